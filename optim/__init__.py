@@ -1,0 +1,1 @@
+"""Chainable links (to come)."""

@@ -1,0 +1,7 @@
+"""Renga: networks, optimizers and training as pure functions that compose, for JAX."""
+
+from . import nets as nets
+from . import optim as optim
+from . import training as training
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""Losses to loops (to come)."""
