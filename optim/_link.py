@@ -1,0 +1,95 @@
+"""What a link is: an Optax gradient transformation, and the call that made it."""
+
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any, ParamSpec, cast
+
+import optax
+
+from .._call import Call, Recorded, recording
+
+Args = ParamSpec("Args")
+
+
+class Link(Recorded, optax.GradientTransformationExtraArgs):
+    """A gradient transformation as a value.
+
+    It is an `optax.GradientTransformationExtraArgs`, so it stands in any Optax chain or wrapper, and Optax's stand
+    in ours. It prints, compares, hashes and pickles as the call that made it. Its `update` takes any extra
+    keyword argument; a training step passes `value`, `grad`, `value_fn` and `grad_fn`.
+
+    Args:
+      init: `init(params) -> state`.
+      update: `update(updates, state, params, **extra) -> (updates, state)`.
+
+    >>> link = adam(1e-3)
+    >>> link
+    adam(0.001)
+    >>> link == adam(1e-3), link == adam(1e-2)
+    (True, False)
+    """
+
+    call: Call | None = None
+
+    @property
+    def evaluates_gradient(self) -> bool:
+        """Whether this link, or one that it holds, calls `grad_fn`."""
+        if "grad_fn" in inspect.signature(self.update).parameters:
+            return True
+        held = (self.call.args, self.call.kwargs) if self.call else ()
+        return any(link.evaluates_gradient for link in _links(held))
+
+
+def link(constructor: Callable[Args, optax.GradientTransformation], home: str | None = None) -> Callable[Args, Link]:
+    """Marks a function that returns a gradient transformation: the result is the call that made it.
+
+    Args:
+      constructor: a function that returns an `optax.GradientTransformation`, one of Optax's say.
+      home: the module where pickle finds the marked function, if not the one that defines it.
+    Returns:
+      The same function, with the same signature; it returns a `Link`.
+
+    >>> import optax
+    >>> @link
+    ... def sign_descent(learning_rate: float) -> optax.GradientTransformation:
+    ...     return optax.chain(optax.scale_by_sign(), optax.scale(-learning_rate))
+    >>> sign_descent(0.1) == sign_descent(learning_rate=0.1)
+    True
+    """
+
+    def wrap(transformation: Any, call: Call) -> Link:
+        if not isinstance(transformation, optax.GradientTransformation):
+            raise TypeError(
+                f"{call.name}: expected a function marked @link to return an optax.GradientTransformation, "
+                f"got {transformation!r}"
+            )
+        made = Link(*optax.with_extra_args_support(cast(Any, transformation)))
+        made.call = call
+        return made
+
+    return cast(Callable[Args, Link], recording(constructor, wrap, home))
+
+
+def check_not_negative(name: str, argument: str, value: Any) -> None:
+    """Refuses a negative number; schedules and arrays are let through.
+
+    Raises:
+      ValueError: naming the link, the argument, and what was given.
+    """
+    if isinstance(value, int | float) and not value >= 0:
+        raise ValueError(f"{name}: expected {argument} of at least 0, got {value!r}")
+
+
+def at(value: Any, count: Any) -> Any:
+    """A hyper-parameter at a step: a schedule's value, or the number itself."""
+    return value(count) if callable(value) else value
+
+
+def _links(held: Any) -> Iterator[Link]:
+    if isinstance(held, Link):
+        yield held
+    elif isinstance(held, tuple | list):
+        for item in held:
+            yield from _links(item)
+    elif isinstance(held, dict):
+        yield from _links(list(held.values()))

@@ -1,0 +1,45 @@
+"""Metrics over a data set."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ._data import in_order, num_examples
+
+
+def evaluate(
+    metrics_fn: Callable[..., dict[str, jax.Array]], *args: Any, data: Any, batch_size: int = 1000
+) -> dict[str, float]:
+    """Means of metrics over all examples of a data set, each example counted once.
+
+    Args:
+      metrics_fn: `metrics_fn(*args, batch) -> {name: mean over the batch}`. It is compiled once for each size of a
+        batch, and found again when the same function is given.
+      *args: what it takes before the batch: parameters, and state where there is one.
+      data: a pytree of arrays `[examples, ...]`.
+      batch_size: examples at a time; the last batch may be smaller.
+    Returns:
+      The mean of each metric over the examples.
+    Raises:
+      ValueError: if the arrays differ in their first axis, there are no examples, or a metric is no scalar.
+
+    >>> net = nets.linear(2)
+    >>> metrics_fn = lambda params, batch: {"mean": net.apply(params, batch["x"]).mean()}
+    >>> params = jax.tree.map(jnp.ones_like, net.init(jax.random.key(0), jnp.ones(1)))
+    >>> evaluate(metrics_fn, params, data={"x": jnp.arange(5.0)[:, None]}, batch_size=2)
+    {'mean': 3.0}
+    """
+    total = num_examples("evaluate", data)
+    if total == 0 or batch_size < 1:
+        raise ValueError(f"evaluate: expected examples and a batch_size of at least 1, got {total} and {batch_size!r}")
+    compiled = jax.jit(metrics_fn)
+    sums: dict[str, Any] = {}
+    for batch in in_order(data, batch_size):
+        metrics = compiled(*args, batch)
+        for name, value in metrics.items():
+            if jnp.shape(value) != ():
+                raise ValueError(f"evaluate: expected metrics/{name} to be a scalar, got shape {jnp.shape(value)}")
+            sums[name] = sums.get(name, 0) + value * (num_examples("evaluate", batch) / total)
+    return {name: float(value) for name, value in sums.items()}

@@ -1,0 +1,117 @@
+"""One training step: loss to gradient to update, as a pure function."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from .._call import recording
+from ._state import TrainState
+
+LossFn = Callable[..., Any]
+
+
+@recording
+def step(
+    loss_fn: LossFn, tx: optax.GradientTransformation, *, has_aux: bool = False, stateful: bool = False
+) -> Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]:
+    """A training step from a loss and a chain.
+
+    Every link of the chain is handed `value` and `grad` of the batch, `value_fn: params -> loss`, and
+    `grad_fn: params -> grads`, all on the same batch, key and network state. Under Optax's masks and partitions
+    a link's `value_fn` and `grad_fn` are functions of its own parameters; the others stay as they are.
+
+    Args:
+      loss_fn: `loss_fn(params, batch, key) -> loss`, a scalar; with `has_aux`, `(loss, metrics)`; with `stateful`,
+        `loss_fn(params, state, batch, key) -> (loss, (state, metrics))`. `metrics` is a dict. `key` is None if
+        the train state has none.
+      tx: the chain.
+      has_aux: whether `loss_fn` returns metrics.
+      stateful: whether `loss_fn` takes and returns the state of a network, and metrics with it.
+    Returns:
+      A pure function `(train_state, batch) -> (train_state, metrics)`. Its metrics are those of `loss_fn` and
+      `loss`, of the parameters before the update. It prints, compares, hashes and pickles as the call that made it.
+    Raises:
+      TypeError: when first called, if `loss_fn` does not return what its flags say.
+
+    >>> net = nets.linear(1)
+    >>> loss_fn = lambda params, batch, key: squared_error(net.apply(params, batch["x"]), batch["y"])
+    >>> tx = optim.chain(optim.sam(0.05), optim.adam(1e-2))
+    >>> batch = {"x": jnp.ones((8, 3)), "y": jnp.ones((8, 1))}
+    >>> train_state = init(net.init(jax.random.key(0), batch["x"]), tx)
+    >>> train_state, metrics = jax.jit(step(loss_fn, tx))(train_state, batch)
+    >>> train_state.step.item(), sorted(metrics)
+    (1, ['loss'])
+    """
+    tx = optax.with_extra_args_support(tx)
+
+    def one_step(train_state: TrainState, batch: Any) -> tuple[TrainState, dict[str, jax.Array]]:
+        params, opt_state, state, count, key = train_state
+        step_key = None if key is None else jax.random.fold_in(key, count)
+
+        def full(params: Any) -> tuple[jax.Array, tuple[Any, dict[str, jax.Array]]]:
+            args = (params, state, batch, step_key) if stateful else (params, batch, step_key)
+            return _parts(loss_fn(*args), state, has_aux, stateful)
+
+        def value_fn(own: Any) -> jax.Array:
+            return full(_fill(own, params))[0]
+
+        def grad_fn(own: Any) -> Any:
+            return _punch(jax.grad(lambda params: full(params)[0])(_fill(own, params)), own)
+
+        (value, (new_state, metrics)), grads = jax.value_and_grad(full, has_aux=True)(params)
+        updates, opt_state = tx.update(
+            grads, opt_state, params, value=value, grad=grads, value_fn=value_fn, grad_fn=grad_fn
+        )
+        params = optax.apply_updates(params, updates)
+        return TrainState(params, opt_state, new_state, count + 1, key), {"loss": value} | metrics
+
+    return one_step
+
+
+def _parts(result: Any, state: Any, has_aux: bool, stateful: bool) -> tuple[jax.Array, tuple[Any, dict]]:
+    """What a loss returned, as `(loss, (state, metrics))`."""
+    loss, metrics = result, {}
+    if stateful:
+        if not (_is_pair(result) and _is_pair(result[1])):
+            raise TypeError(
+                f"step: expected loss_fn to return (loss, (state, metrics)) with stateful=True, {_got(result)}"
+            )
+        loss, (state, metrics) = result
+    elif has_aux:
+        if not _is_pair(result):
+            raise TypeError(f"step: expected loss_fn to return (loss, metrics) with has_aux=True, {_got(result)}")
+        loss, metrics = result
+    elif isinstance(result, tuple):
+        raise TypeError(
+            f"step: expected loss_fn to return a scalar, {_got(result)}. Give has_aux=True or stateful=True."
+        )
+    if jnp.shape(loss) != ():
+        raise TypeError(f"step: expected loss_fn to return a scalar loss, got shape {jnp.shape(loss)}. Take its mean.")
+    if not isinstance(metrics, dict) or "loss" in metrics:
+        raise TypeError(f"step: expected metrics to be a dict without the name 'loss', got {metrics!r}")
+    return loss, (state, metrics)
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, tuple | list) and len(value) == 2
+
+
+def _got(result: Any) -> str:
+    return f"got {jax.tree.map(jnp.shape, result)!r} (shapes)"
+
+
+def _is_hole(leaf: Any) -> bool:
+    return isinstance(leaf, optax.MaskedNode)
+
+
+def _fill(own: Any, params: Any) -> Any:
+    """A masked link's parameters, completed by those that it does not see."""
+    return jax.tree.map(lambda mine, all_of: all_of if _is_hole(mine) else mine, own, params, is_leaf=_is_hole)
+
+
+def _punch(grads: Any, own: Any) -> Any:
+    """Gradients of a masked link's parameters, with its holes."""
+    return jax.tree.map(lambda mine, grad: mine if _is_hole(mine) else grad, own, grads, is_leaf=_is_hole)
