@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.extend.core import Jaxpr, jaxprs_in_params
 
 from ._data import Batches
 from ._progress import Progress
@@ -24,7 +25,7 @@ def fit(
     batches: Iterable[Any],
     *,
     num_steps: int,
-    steps_per_call: int = 10,
+    steps_per_call: int | None = None,
     report_every: int = 100,
     evaluate: Callable[[TrainState], dict[str, float]] | None = None,
     on_report: Callable[[Row, TrainState], None] | None = None,
@@ -33,7 +34,8 @@ def fit(
     """Runs a step over batches.
 
     Steps run `steps_per_call` at a time in one compiled `lax.scan` that reuses the train state's buffers; the
-    train state that you gave stays valid. Between reports nothing is fetched from the device.
+    train state that you gave stays valid. Between reports nothing is fetched from the device. The numbers are the
+    same for every `steps_per_call`, up to rounding.
 
     Args:
       step: `(train_state, batch) -> (train_state, metrics)`, from `training.step` say. It is compiled once for
@@ -42,7 +44,8 @@ def fit(
       batches: pytrees of arrays, all of one shape. `training.batches` is taken up at `train_state.step`; anything
         else from where it stands.
       num_steps: how many steps to make; fewer if the batches end before.
-      steps_per_call: steps a dispatch. More of them cost memory for as many batches, and hide more of Python.
+      steps_per_call: steps a dispatch. More of them cost memory for as many batches, and hide more of Python. By
+        default 10, or 1 where the step convolves on a CPU: see `default_steps_per_call`.
       report_every: steps between reports.
       evaluate: `evaluate(train_state) -> metrics`, called at each report; its metrics join the report's.
       on_report: `on_report(row, train_state)`, called at each report: to log and to save. Copy what you keep of the
@@ -63,13 +66,20 @@ def fit(
     >>> [row["step"] for row in history], history[-1]["loss"] < 0.1
     ([100, 200], True)
     """
-    counts = {"num_steps": num_steps, "steps_per_call": steps_per_call, "report_every": report_every}
+    counts = {"num_steps": num_steps, "report_every": report_every, "steps_per_call": steps_per_call}
     for name, count in counts.items():
+        if count is None and name == "steps_per_call":
+            continue
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
             raise ValueError(f"fit: expected {name} to be an integer of at least 1, got {count!r}")
     train_state = jax.tree.map(jnp.copy, train_state)
     start = int(train_state.step)
     stream = batches.starting_at(start) if isinstance(batches, Batches) else iter(batches)
+    first = next(stream, None)
+    if first is None:
+        return train_state, []
+    stream = itertools.chain([first], stream)
+    steps_per_call = steps_per_call or default_steps_per_call(step, train_state, first)
     shown = Progress(start, start + num_steps) if progress else None
     history: list[Row] = []
     seen: list[dict[str, jax.Array]] = []
@@ -86,7 +96,7 @@ def fit(
     done = 0
     try:
         for chunk in _chunks(stream, num_steps, steps_per_call, report_every):
-            train_state, metrics = _run_steps(step, train_state, _stack(chunk))
+            train_state, metrics = _run_steps(step, train_state, chunk)
             seen.append(metrics)
             done += len(chunk)
             if done % report_every == 0 or done == num_steps:
@@ -99,18 +109,41 @@ def fit(
     return train_state, history
 
 
+def default_steps_per_call(step: Step, train_state: TrainState, batch: Any) -> int:
+    """How many steps `fit` puts into one dispatch unless told.
+
+    Ten hide most of what Python costs. But XLA's CPU backend rewrites convolutions into its fast form only
+    outside loops: inside one, the gradient of a 3x3 kernel takes 70 times as long (jaxlib 0.10), and a train step
+    of a small network 12 times. So there it is one.
+    """
+    convolves = "conv_general_dilated" in _primitives(_one_step.trace(step, train_state, batch).jaxpr.jaxpr)
+    return 1 if convolves and jax.default_backend() == "cpu" else 10
+
+
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
-def _run_steps(step: Step, train_state: TrainState, batches: Any) -> tuple[TrainState, dict[str, jax.Array]]:
-    """Steps over batches stacked along their first axis; metrics `[steps]`."""
+def _one_step(step: Step, train_state: TrainState, batch: Any) -> tuple[TrainState, dict[str, jax.Array]]:
+    train_state, metrics = step(train_state, batch)
+    for name, value in metrics.items():
+        if jnp.shape(value) != ():
+            raise ValueError(f"fit: expected metrics/{name} to be a scalar, got shape {jnp.shape(value)}")
+    return train_state, metrics
 
-    def checked(train_state: TrainState, batch: Any) -> tuple[TrainState, dict[str, jax.Array]]:
-        train_state, metrics = step(train_state, batch)
-        for name, value in metrics.items():
-            if jnp.shape(value) != ():
-                raise ValueError(f"fit: expected metrics/{name} to be a scalar, got shape {jnp.shape(value)}")
-        return train_state, metrics
 
-    return lax.scan(checked, train_state, batches)
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
+def _scan_steps(step: Step, train_state: TrainState, batches: Any) -> tuple[TrainState, dict[str, jax.Array]]:
+    return lax.scan(functools.partial(_one_step, step), train_state, batches)
+
+
+def _run_steps(step: Step, train_state: TrainState, chunk: list[Any]) -> tuple[TrainState, dict[str, jax.Array]]:
+    """Steps over batches in one dispatch; metrics `[steps]`, or `[]` for one."""
+    if len(chunk) == 1:
+        return _one_step(step, train_state, chunk[0])
+    return _scan_steps(step, train_state, _stack(chunk))
+
+
+def _primitives(jaxpr: Jaxpr) -> set[str]:
+    names = {eqn.primitive.name for eqn in jaxpr.eqns}
+    return names.union(*(_primitives(sub) for eqn in jaxpr.eqns for sub in jaxprs_in_params(eqn.params)))
 
 
 def _chunks(stream: Iterator[Any], num_steps: int, steps_per_call: int, report_every: int) -> Iterator[list[Any]]:
@@ -137,4 +170,6 @@ def _stack(chunk: list[Any]) -> Any:
 
 def _means(seen: list[dict[str, jax.Array]]) -> Row:
     fetched = jax.device_get(seen)
-    return {name: float(np.concatenate([metrics[name] for metrics in fetched]).mean()) for name in fetched[0]}
+    return {
+        name: float(np.concatenate([np.atleast_1d(metrics[name]) for metrics in fetched]).mean()) for name in fetched[0]
+    }

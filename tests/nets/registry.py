@@ -1,0 +1,210 @@
+"""Every kind of network, by name: the laws of nets hold for all of them, and joining is one line."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from renga import nets
+
+
+class Case(NamedTuple):
+    """A network, and inputs with a leading batch axis.
+
+    Attributes:
+      build: makes the network; called twice, it makes two that are equal.
+      inputs: shapes and dtypes of a batch.
+      in_axis: the batch axis of the inputs, where another one runs over the members of an ensemble.
+      out_axis: the batch axis of the outputs.
+      draws: whether it draws random numbers in training.
+      constant: whether its initial values are the same for every key.
+    """
+
+    build: Callable[[], nets.Net]
+    inputs: tuple[jax.ShapeDtypeStruct, ...]
+    in_axis: int = 0
+    out_axis: int = 0
+    draws: bool = False
+    constant: bool = False
+
+
+def floats(*shape: int) -> tuple[jax.ShapeDtypeStruct]:
+    return (jax.ShapeDtypeStruct(shape, jnp.float32),)
+
+
+def integers(*shape: int) -> tuple[jax.ShapeDtypeStruct]:
+    return (jax.ShapeDtypeStruct(shape, jnp.int32),)
+
+
+def values(shapes: Any) -> Any:
+    """Arrays of these shapes: the same ones always, floats distinct in [-1, 1], integers in [0, 5)."""
+
+    def fill(leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        count = np.arange(np.prod(leaf.shape, dtype=int)).reshape(leaf.shape)
+        return jnp.asarray(np.sin(1.7 * count + 0.3) if jnp.issubdtype(leaf.dtype, jnp.floating) else count % 5, leaf.dtype)
+
+    return jax.tree.map(fill, shapes)
+
+
+def variables(net: nets.Net, key: jax.Array, *inputs: Any) -> tuple:
+    """What `init` makes, as the leading arguments of `apply`: `(params,)` or `(params, state)`."""
+    made = net.init(key, *inputs)
+    return made if isinstance(net, nets.StatefulNet) else (made,)
+
+
+def outputs(net: nets.Net, made: tuple, *inputs: Any, **keywords: Any) -> Any:
+    """What `apply` returns, without the state."""
+    result = net.apply(*made, *inputs, **keywords)
+    return result[0] if isinstance(net, nets.StatefulNet) else result
+
+
+@nets.define
+def convnet(x, *, conv1=nets.conv(4, 3), conv2=nets.conv(6, 3), hidden=nets.linear(8), head=nets.linear(3)):
+    """The network of the README, small."""
+    pool = nets.max_pool(2)
+    x = pool(jax.nn.relu(conv1(x)))
+    x = pool(jax.nn.relu(conv2(x)))
+    return head(jax.nn.relu(hidden(x.reshape(*x.shape[:-3], -1))))
+
+
+@nets.layer
+def block(features: int, rate: float = 0.1) -> nets.Net:
+    """A residual block with hyper-parameters."""
+
+    @nets.define
+    def body(x, *, norm=nets.layer_norm(), up=nets.linear(2 * features), down=nets.linear(features), drop=nets.dropout(rate)):
+        return x + drop(down(jax.nn.gelu(up(norm(x)))))
+
+    return body
+
+
+@nets.define
+def gained(x, *, gain=nets.param((5,), nets.normal(1.0)), shift=nets.param((), nets.zeros)):
+    """A network with arrays of its own."""
+    return gain.astype(x.dtype) * x + shift.astype(x.dtype)
+
+
+@nets.define
+def tower(x, *, layers=[nets.linear(4), nets.dropout(0.5), nets.linear(5)], heads={"a": nets.linear(2), "b": nets.mlp(3, 1)}):
+    """A list and a dict of networks."""
+    for child in layers:
+        x = jnp.tanh(child(x))
+    return {name: head(x) for name, head in heads.items()}
+
+
+@nets.define
+def tied(ids, *, tokens=nets.embed(5, 4), hidden=nets.linear(4)):
+    """A language model whose output layer is its embedding."""
+    return hidden(tokens(ids)) @ tokens.params["w"].T
+
+
+@nets.define
+def twice(x, *, shared=nets.linear(5)):
+    """One set of weights, used twice."""
+    return shared(jnp.tanh(shared(x)))
+
+
+@nets.define
+def noisy(x, *, head=nets.linear(3), extra=nets.linear(5), key, train):
+    """A network that draws its own noise, and has a layer used in training only."""
+    if train:
+        x = extra(x + 0.1 * jax.random.normal(key, x.shape, x.dtype))
+    return head(x)
+
+
+@nets.define
+def counted(x, *, norms=[nets.batch_norm(), nets.batch_norm(scale=False)], inner=nets.serial(nets.linear(3), nets.batch_norm())):
+    """State in a list and in a network inside."""
+    for norm in norms:
+        x = norm(x)
+    return inner(x)
+
+
+@nets.define
+def attend(queries, memory, *, q=nets.linear(4), k=nets.linear(4)):
+    """Two inputs."""
+    return jax.nn.softmax(q(queries) @ jnp.swapaxes(k(memory), -1, -2), -1) @ memory
+
+
+@nets.define
+def recurrent(xs, *, cell=nets.linear(4), into=nets.linear(4)):
+    """A scan over time in the body."""
+
+    def step(h, x):
+        h = jnp.tanh(cell(h) + into(x))
+        return h, h
+
+    time_first = jnp.moveaxis(xs, -2, 0)
+    return jnp.moveaxis(lax.scan(step, jnp.zeros((*xs.shape[:-2], 4), xs.dtype), time_first)[1], 0, -2)
+
+
+def scale_init(key: jax.Array, x: jax.ShapeDtypeStruct) -> dict:
+    return {"s": jax.random.normal(key, x.shape[-1:])}
+
+
+def scale_apply(params: dict, x: jax.Array) -> jax.Array:
+    return params["s"].astype(x.dtype) * x
+
+
+def counter_init(key: jax.Array, x: jax.ShapeDtypeStruct) -> tuple[dict, dict]:
+    return {}, {"count": jnp.zeros(())}
+
+
+def counter_apply(params: dict, state: dict, x: jax.Array, *, train: bool) -> tuple[jax.Array, dict]:
+    return x, {"count": state["count"] + train}
+
+
+NETS: dict[str, Case] = {
+    "linear": Case(lambda: nets.linear(3), floats(4, 5)),
+    "linear without bias": Case(lambda: nets.linear(3, bias=False), floats(4, 5)),
+    "linear from normal": Case(lambda: nets.linear(3, w_init=nets.normal(0.1)), floats(4, 2, 5)),
+    "conv over one axis": Case(lambda: nets.conv(3, (3,)), floats(2, 6, 3)),
+    "conv over two axes": Case(lambda: nets.conv(3, 3), floats(2, 5, 4, 2)),
+    "conv over three axes": Case(lambda: nets.conv(2, (2, 3, 2)), floats(2, 3, 4, 3, 1)),
+    "strided conv": Case(lambda: nets.conv(3, 3, stride=(2, 1), bias=False), floats(2, 5, 4, 2)),
+    "dilated conv": Case(lambda: nets.conv(3, 3, dilation=2), floats(2, 6, 5, 2)),
+    "grouped conv": Case(lambda: nets.conv(4, 3, groups=2), floats(2, 5, 4, 2)),
+    "valid conv": Case(lambda: nets.conv(3, (3, 2), padding="valid"), floats(2, 5, 4, 2)),
+    "padded conv": Case(lambda: nets.conv(3, 3, padding=((1, 0), (0, 2))), floats(2, 5, 4, 2)),
+    "max_pool": Case(lambda: nets.max_pool(2), floats(2, 4, 4, 3), constant=True),
+    "overlapping max_pool": Case(lambda: nets.max_pool(3, stride=1, padding="same"), floats(2, 4, 4, 3), constant=True),
+    "avg_pool": Case(lambda: nets.avg_pool((2,)), floats(2, 4, 3), constant=True),
+    "same avg_pool": Case(lambda: nets.avg_pool(3, stride=2, padding="same"), floats(2, 5, 4, 3), constant=True),
+    "flatten": Case(lambda: nets.flatten(), floats(2, 3, 2, 2), constant=True),
+    "dropout": Case(lambda: nets.dropout(0.5), floats(4, 16), draws=True, constant=True),
+    "batch_norm": Case(lambda: nets.batch_norm(), floats(6, 5), constant=True),
+    "batch_norm of images": Case(lambda: nets.batch_norm(offset=False), floats(4, 3, 3, 2), constant=True),
+    "layer_norm": Case(lambda: nets.layer_norm(), floats(4, 5), constant=True),
+    "plain layer_norm": Case(lambda: nets.layer_norm(scale=False, offset=False), floats(4, 5), constant=True),
+    "embed": Case(lambda: nets.embed(5, 4), integers(4, 3)),
+    "mlp": Case(lambda: nets.mlp(6, 6, 2, activation=jax.nn.tanh), floats(4, 5)),
+    "serial": Case(lambda: nets.serial(nets.linear(4), jax.nn.relu, nets.linear(4), head=nets.linear(2)), floats(4, 5)),
+    "empty serial": Case(lambda: nets.serial(), floats(4, 5), constant=True),
+    "stateful serial": Case(lambda: nets.serial(nets.conv(3, 3), nets.batch_norm(), jax.nn.relu), floats(4, 4, 4, 2)),
+    "parallel": Case(lambda: nets.parallel(nets.linear(2), nets.serial(nets.linear(3), jax.nn.relu)), floats(4, 5)),
+    "named parallel": Case(lambda: nets.parallel(mean=nets.linear(2), scale=nets.linear(2)), floats(4, 5)),
+    "residual": Case(lambda: nets.residual(nets.layer_norm(), nets.linear(5)), floats(4, 5)),
+    "projected residual": Case(lambda: nets.residual(nets.mlp(6, 3), shortcut=nets.linear(3)), floats(4, 5)),
+    "repeat": Case(lambda: nets.repeat(nets.linear(5), 3), floats(4, 5)),
+    "repeated block": Case(lambda: nets.repeat(block(5, rate=0.5), 2), floats(4, 5), draws=True),
+    "repeated batch_norm": Case(lambda: nets.repeat(nets.serial(nets.linear(5), nets.batch_norm()), 2), floats(4, 5)),
+    "ensemble": Case(lambda: nets.ensemble(nets.mlp(4, 2), 3), floats(4, 5), out_axis=1),
+    "ensemble of inputs": Case(lambda: nets.ensemble(nets.linear(2), 3, in_axes=0), floats(3, 4, 5), 1, 1),
+    "stateful ensemble": Case(lambda: nets.ensemble(nets.residual(nets.batch_norm(), nets.dropout(0.5)), 3), floats(4, 5), out_axis=1, draws=True, constant=True),
+    "ensemble of repeats": Case(lambda: nets.ensemble(nets.repeat(block(5), 2), 2), floats(4, 5), out_axis=1, draws=True),
+    "convnet": Case(lambda: convnet, floats(2, 8, 8, 1)),
+    "block": Case(lambda: block(5, rate=0.5), floats(4, 5), draws=True),
+    "arrays of its own": Case(lambda: gained, floats(4, 5)),
+    "children in containers": Case(lambda: tower, floats(4, 5), draws=True),
+    "tied weights": Case(lambda: tied, integers(4, 3)),
+    "shared weights": Case(lambda: twice, floats(4, 5)),
+    "key and train": Case(lambda: noisy, floats(4, 5), draws=True),
+    "state in containers": Case(lambda: counted, floats(4, 5)),
+    "two inputs": Case(lambda: attend, floats(2, 3, 5) + floats(2, 4, 5)),
+    "scan in the body": Case(lambda: recurrent, floats(2, 3, 5)),
+    "Net": Case(lambda: nets.Net(scale_init, scale_apply), floats(4, 5)),
+    "StatefulNet": Case(lambda: nets.StatefulNet(counter_init, counter_apply), floats(4, 5), constant=True),
+}  # fmt: skip
