@@ -55,7 +55,8 @@ def step(
             args = (params, state, batch, step_key) if stateful else (params, batch, step_key)
             return _parts(loss_fn(*args), state, has_aux, stateful)
 
-        def value_fn(own: Any) -> jax.Array:
+        # Optax's line searches refuse an argument that value_fn does not take, so it takes grad_fn.
+        def value_fn(own: Any, grad_fn: Any = None) -> jax.Array:
             return full(_fill(own, params))[0]
 
         def grad_fn(own: Any) -> Any:
