@@ -3,5 +3,3 @@
 from . import nets as nets
 from . import optim as optim
 from . import training as training
-
-__version__ = "0.1.0"

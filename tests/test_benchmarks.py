@@ -1,0 +1,72 @@
+"""The benchmark runner: rounds in turn, medians, ratios, a table and JSON."""
+
+import importlib.util
+import json
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+
+
+@pytest.fixture
+def runner(monkeypatch):
+    """The runner as a module, found by the benchmarks as `runner`."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    spec = importlib.util.spec_from_file_location("runner", BENCHMARKS / "runner.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "runner", module)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_rounds_of_all_cases_alternate_after_one_uncounted_round_each(runner):
+    calls = []
+    cases = {name: lambda name=name: calls.append(name) or 1 for name in "ab"}
+    runner.compare(cases, "a", num_rounds=3)
+    assert calls == ["a", "b"] * 4
+
+
+def test_the_ratio_is_that_of_times_per_unit(runner):
+    def sleeping(seconds: float, units: int):
+        def run() -> int:
+            time.sleep(seconds)
+            return units
+
+        return run
+
+    timings = runner.compare({"one": sleeping(0.01, 1), "two": sleeping(0.04, 2)}, "one", num_rounds=3)
+    assert timings["one"].ratio == 1
+    assert timings["two"].ratio == pytest.approx(2, rel=0.5)
+    assert timings["one"].low <= timings["one"].median <= timings["one"].high
+
+
+def test_an_unknown_baseline_is_refused(runner):
+    with pytest.raises(ValueError, match="expected a baseline"):
+        runner.compare({"a": lambda: 1}, "b", num_rounds=3)
+
+
+def test_the_result_is_printed_and_written_with_versions(runner, tmp_path, monkeypatch, capsys):
+    path = tmp_path / "results" / "out.json"
+    monkeypatch.setattr(sys, "argv", ["bench", "--rounds", "2", "--json", str(path)])
+    runner.main("two nothings", lambda: {"a": lambda: 1, "b": lambda: 1}, "a")
+    record = json.loads(path.read_text(encoding="utf-8"))
+    assert record["versions"]["jax"]
+    assert set(record["cases"]) == {"a", "b"}
+    assert "two nothings" in capsys.readouterr().out
+
+
+def test_every_dispatch_case_makes_its_steps(runner, monkeypatch):
+    spec = importlib.util.spec_from_file_location("dispatch", BENCHMARKS / "dispatch.py")
+    assert spec
+    assert spec.loader
+    dispatch = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(dispatch)
+    monkeypatch.setattr(dispatch, "NUM_STEPS", 2)
+    made = {name: run() for name, run in dispatch.cases().items()}
+    assert {"renga", "plain JAX, dict params"} <= set(made)
+    assert set(made.values()) == {2}

@@ -1,0 +1,32 @@
+"""Results that the README and the configs promise, minutes in all: `pytest -m slow`."""
+
+import json
+
+import pytest
+from test_examples import load
+
+from renga.training.cli import main
+
+pytestmark = pytest.mark.slow
+
+
+def last_row(directory) -> dict:
+    """The last report of a run."""
+    return json.loads((directory / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
+
+
+def test_the_main_job_recognises_a_held_out_third_of_the_digits(tmp_path):
+    assert main(["train", "--out", str(tmp_path / "run")]) == 0
+    assert last_row(tmp_path / "run")["test_accuracy"] >= 0.985
+
+
+@pytest.mark.parametrize(
+    ("config", "promised"), [("digits_sgd", 0.98), ("digits_adam", 0.98), ("digits_label_noise", 0.80)]
+)
+def test_the_other_configs_reach_what_their_headers_say(config, promised, tmp_path):
+    assert main(["train", config, "--out", str(tmp_path / "run")]) == 0
+    assert last_row(tmp_path / "run")["test_accuracy"] >= promised
+
+
+def test_sam_gains_eight_points_where_four_labels_in_ten_are_drawn_anew():
+    assert load("label_noise").main() >= 8
