@@ -1,11 +1,12 @@
 """Checks of a layer's arguments, inputs and dtypes, said alike by all layers."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 
-from ._errors import ShapeError
+from ._errors import ShapeError, shape_of
 
 
 def check_size(name: str, argument: str, size: Any, *, at_least: int = 1) -> None:
@@ -55,3 +56,30 @@ def dtype_for(x: jax.Array, *params: jax.Array) -> Any:
 def at_least_float32(dtype: Any) -> Any:
     """The dtype to take sums in: half precision is too short."""
     return jnp.promote_types(dtype, jnp.float32)
+
+
+def check_arrays(
+    given: Any, shapes: Mapping[str, tuple[int | None, ...]], what: Literal["parameters", "state"] = "parameters"
+) -> None:
+    """Refuses parameters or state other than the arrays named, of these shapes; None stands for any size.
+
+    Raises:
+      ShapeError: if a name is missing or unknown, or its array has another shape.
+    """
+    named = given if isinstance(given, dict) else {}
+    if set(named) != set(shapes) or not all(_fits(named[name], shape) for name, shape in shapes.items()):
+        expected = ", ".join(f"{name} {_sizes(shape)}" for name, shape in shapes.items()) or "none"
+        raise ShapeError(f"{what} {expected}", shape_of(given), "Make them with this network's own init(key, x).")
+
+
+def _fits(array: Any, shape: tuple[int | None, ...]) -> bool:
+    given = getattr(array, "shape", None)
+    return (
+        given is not None
+        and len(given) == len(shape)
+        and all(w in (None, g) for g, w in zip(given, shape, strict=True))
+    )
+
+
+def _sizes(shape: tuple[int | None, ...]) -> str:
+    return f"[{', '.join('any' if size is None else str(size) for size in shape)}]"

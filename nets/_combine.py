@@ -5,10 +5,11 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from .._call import Recorded
-from ._define import compose
-from ._errors import ShapeError, shape_of
-from ._net import Core, Net, Options, layer, net_from, struct
+from .._call import Call, Recorded
+from ._compose import compose
+from ._core import Core, Options, struct
+from ._errors import NetError, ShapeError, shape_of
+from ._net import Net, layer, net_from
 
 Layer = Net | Callable[..., Any]
 
@@ -56,6 +57,7 @@ def parallel(*layers: Layer, **named_layers: Layer) -> Net:
     children = name_layers(layers, named_layers)
 
     def body(bound: dict[str, Any], inputs: tuple, options: Options) -> Any:
+        _check_positional(options)
         outputs = {name: child(*inputs) for name, child in bound.items()}
         return outputs if named_layers else tuple(outputs.values())
 
@@ -81,11 +83,13 @@ def residual(*layers: Layer, shortcut: Layer | None = None, **named_layers: Laye
     (2, 4)
     """
     path = name_layers(layers, named_layers)
-    children = path if shortcut is None else {**path, "shortcut": as_net(shortcut)}
+    children = path if shortcut is None else name_layers(layers, {**named_layers, "shortcut": shortcut})
 
     def body(bound: dict[str, Any], inputs: tuple, options: Options) -> Any:
+        if not inputs:
+            raise NetError("inputs (x, ...)", "0 inputs")
         across = bound["shortcut"](*inputs) if shortcut is not None else inputs[0]
-        out = _in_turn([bound[name] for name in path], inputs)
+        out = _in_turn([bound[name] for name in path], inputs, options)
         if jnp.shape(out) != jnp.shape(across):
             raise ShapeError(
                 f"layers from {shape_of(struct(inputs[0]))} to {jnp.shape(across)}, the shape they are added to",
@@ -123,7 +127,6 @@ def as_net(item: Layer) -> Net:
     return function(item)
 
 
-@layer
 def function(fn: Callable[..., Any]) -> Net:
     """A function of arrays as a network without parameters.
 
@@ -137,14 +140,20 @@ def function(fn: Callable[..., Any]) -> Net:
     """
     name = getattr(fn, "__name__", "function")
     core = Net(None, lambda params, *inputs: fn(*inputs)).core
-    return net_from(core, None, name if name.isidentifier() else "function")
+    return net_from(core, Call(function, (fn,), {}), name if name.isidentifier() else "function")
 
 
 def _serial(children: dict[str, Net]) -> Core:
-    return compose(lambda bound, inputs, options: _in_turn(list(bound.values()), inputs), children)
+    return compose(lambda bound, inputs, options: _in_turn(list(bound.values()), inputs, options), children)
 
 
-def _in_turn(layers: list[Callable[..., Any]], inputs: tuple) -> Any:
+def _check_positional(options: Options) -> None:
+    if options.keywords:
+        raise NetError("inputs by position", f"the keywords {list(options.keywords)}")
+
+
+def _in_turn(layers: list[Callable[..., Any]], inputs: tuple, options: Options) -> Any:
+    _check_positional(options)
     for child in layers:
         inputs = (child(*inputs),)
     return inputs[0]

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ._check import at_least_float32, check_size, check_spatial, dtype_for, spatial_axes
+from ._check import at_least_float32, check_arrays, check_size, check_spatial, dtype_for, spatial_axes
 from ._define import Initializer
 from ._errors import ShapeError
 from ._initializers import lecun_normal, zeros
 from ._keys import child_key
-from ._net import Net, check_params, layer
+from ._net import Net, layer
 
 Padding = Literal["same", "valid"] | int | Sequence[tuple[int, int]]
 
@@ -75,7 +75,7 @@ def conv(
         return {"w": w} | ({"b": b_init(child_key(key, "b"), (features,), jnp.float32)} if bias else {})
 
     def apply(params: dict, x: jax.Array) -> jax.Array:
-        check_params(params, {"w": (*sizes, None, features)} | ({"b": (features,)} if bias else {}))
+        check_arrays(params, {"w": (*sizes, None, features)} | ({"b": (features,)} if bias else {}))
         x = jnp.asarray(x)
         check_spatial(x, num, params["w"].shape[-2] * groups)
         dtype = dtype_for(x, params["w"])
@@ -116,7 +116,7 @@ def max_pool(
 
     def apply(params: dict, x: jax.Array) -> jax.Array:
         x = jnp.asarray(x)
-        lowest = -np.inf if jnp.issubdtype(x.dtype, jnp.inexact) else np.iinfo(x.dtype).min
+        lowest = np.iinfo(x.dtype).min if jnp.issubdtype(x.dtype, jnp.integer) else -np.inf
         return _reduce_windows(x, lax.max, np.array(lowest, x.dtype), sizes, strides, pads)
 
     return Net(None, apply)
@@ -184,7 +184,10 @@ def flatten(num_axes: int = 3) -> Net:
 def _pool(name: str, window: Any, stride: Any, padding: Padding) -> tuple[tuple, tuple, Any]:
     sizes = _window(name, "window", window)
     strides = sizes if stride is None else _per_axis(name, "stride", stride, len(sizes))
-    return sizes, strides, _padding(name, padding, len(sizes))
+    pads = _padding(name, padding, len(sizes))
+    if not isinstance(pads, str) and any(max(pair) >= size for pair, size in zip(pads, sizes, strict=True)):
+        raise ValueError(f"{name}: expected padding smaller than the window {sizes}, got {padding!r}")
+    return sizes, strides, pads
 
 
 def _reduce_windows(x: jax.Array, reduce: Any, start: Any, sizes: tuple, strides: tuple, pads: Any) -> jax.Array:
@@ -202,28 +205,32 @@ def _one_batch_axis(x: jax.Array, num: int) -> jax.Array:
 
 
 def _window(name: str, argument: str, sizes: Any) -> tuple[int, ...]:
-    sizes = (sizes, sizes) if isinstance(sizes, int) else tuple(sizes)
-    if not 1 <= len(sizes) <= 3:
+    sizes = (sizes, sizes) if isinstance(sizes, int) else sizes
+    if not isinstance(sizes, Sequence) or not 1 <= len(sizes) <= 3:
         raise ValueError(f"{name}: expected {argument} for one to three spatial axes, got {sizes!r}")
     return _per_axis(name, argument, sizes, len(sizes))
 
 
 def _per_axis(name: str, argument: str, sizes: Any, num: int) -> tuple[int, ...]:
-    sizes = (sizes,) * num if isinstance(sizes, int) else tuple(sizes)
-    if len(sizes) != num:
+    sizes = (sizes,) * num if isinstance(sizes, int) else sizes
+    if not isinstance(sizes, Sequence) or len(sizes) != num:
         raise ValueError(f"{name}: expected {argument} to be an integer or {num} of them, got {sizes!r}")
     for size in sizes:
         check_size(name, argument, size)
-    return sizes
+    return tuple(sizes)
 
 
 def _padding(name: str, padding: Any, num: int) -> Any:
     if padding in ("same", "valid"):
         return padding.upper()
-    if isinstance(padding, int) and padding >= 0:
-        return ((padding, padding),) * num
-    if isinstance(padding, Sequence) and not isinstance(padding, str) and len(padding) == num:
-        return tuple((int(before), int(after)) for before, after in padding)
+    pairs = ((padding, padding),) * num if isinstance(padding, int) else padding
+    if isinstance(pairs, Sequence) and len(pairs) == num and all(map(_is_pair, pairs)):
+        return tuple(map(tuple, pairs))
     raise ValueError(
         f"{name}: expected padding to be 'same', 'valid', a number or {num} pairs (before, after), got {padding!r}"
     )
+
+
+def _is_pair(pair: Any) -> bool:
+    sizes = isinstance(pair, Sequence) and len(pair) == 2
+    return sizes and all(isinstance(size, int) and not isinstance(size, bool) and size >= 0 for size in pair)

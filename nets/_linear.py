@@ -5,12 +5,12 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from ._check import check_last_axis, check_size, dtype_for
+from ._check import check_arrays, check_last_axis, check_size, dtype_for
 from ._define import Initializer, define
 from ._errors import ShapeError
 from ._initializers import lecun_normal, variance_scaling, zeros
 from ._keys import child_key
-from ._net import Net, check_params, layer
+from ._net import Net, layer
 
 
 @layer
@@ -42,7 +42,7 @@ def linear(
         return params | ({"b": b_init(child_key(key, "b"), (features,), jnp.float32)} if bias else {})
 
     def apply(params: dict, x: jax.Array) -> jax.Array:
-        check_params(params, {"w": (None, features)} | ({"b": (features,)} if bias else {}))
+        check_arrays(params, {"w": (None, features)} | ({"b": (features,)} if bias else {}))
         x = jnp.asarray(x)
         check_last_axis(x, params["w"].shape[0])
         dtype = dtype_for(x, params["w"])
@@ -81,7 +81,7 @@ def embed(
     check_size("embed", "num_embeddings", num_embeddings)
     check_size("embed", "features", features)
 
-    def check_ids(ids: jax.Array) -> None:
+    def check_ids(ids: jax.Array | jax.ShapeDtypeStruct) -> None:
         if not jnp.issubdtype(ids.dtype, jnp.integer):
             raise ShapeError("ids [...] of integers", f"{ids.dtype} {tuple(ids.shape)}")
 
@@ -90,7 +90,7 @@ def embed(
         return {"w": w_init(child_key(key, "w"), (num_embeddings, features), jnp.float32)}
 
     def apply(params: dict, ids: jax.Array) -> jax.Array:
-        check_params(params, {"w": (num_embeddings, features)})
+        check_arrays(params, {"w": (num_embeddings, features)})
         ids = jnp.asarray(ids)
         check_ids(ids)
         return params["w"].at[ids].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
@@ -119,7 +119,7 @@ def mlp(
         raise ValueError("mlp: expected at least one size, got none")
 
     @define
-    def body(x, *, layers=[linear(size, w_init=w_init) for size in sizes]):  # noqa: B006
+    def body(x, *, layers=[linear(size, w_init=w_init) for size in sizes]):
         for hidden in layers[:-1]:
             x = activation(hidden(x))
         return layers[-1](x)

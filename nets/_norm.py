@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ._check import at_least_float32, check_last_axis, dtype_for
+from ._check import at_least_float32, check_arrays, check_last_axis, dtype_for
 from ._define import Initializer
 from ._errors import ShapeError
 from ._initializers import ones, zeros
 from ._keys import child_key
-from ._net import Net, StatefulNet, check_params, layer
+from ._net import Net, StatefulNet, layer
 
 
 @layer
@@ -50,7 +50,7 @@ def layer_norm(
     def apply(params: dict, x: jax.Array) -> jax.Array:
         x = jnp.asarray(x)
         _check_affine(params, x, scale, offset)
-        centred = _centred(x, (-1,))
+        centred, _ = _centred(x, (-1,))
         return _affine(params, centred, jnp.square(centred).mean(-1, keepdims=True), eps, dtype_for(x))
 
     return Net(init, apply)
@@ -103,13 +103,13 @@ def batch_norm(
 
     def init(key: jax.Array, x: jax.ShapeDtypeStruct) -> tuple[dict, dict]:
         check_last_axis(x)
-        state = {"mean": jnp.zeros(x.shape[-1]), "var": jnp.ones(x.shape[-1])}
+        state = {"mean": jnp.zeros(x.shape[-1], jnp.float32), "var": jnp.ones(x.shape[-1], jnp.float32)}
         return _init_affine(key, x, scale and scale_init, offset and offset_init), state
 
     def apply(params: dict, state: dict, x: jax.Array, *, train: bool) -> tuple[jax.Array, dict]:
         x = jnp.asarray(x)
         _check_affine(params, x, scale, offset)
-        check_params(state, {"mean": (x.shape[-1],), "var": (x.shape[-1],)})
+        check_arrays(state, {"mean": (x.shape[-1],), "var": (x.shape[-1],)}, "state")
         if not train:
             centred = x.astype(at_least_float32(dtype_for(x))) - state["mean"]
             return _affine(params, centred, state["var"], eps, dtype_for(x)), state
@@ -120,10 +120,9 @@ def batch_norm(
                 "Give axis_name= the name of the axis that jax.vmap maps.",
             )
         axes = tuple(range(x.ndim - 1))
-        centred = _centred(x, axes, axis_name)
+        centred, mean = _centred(x, axes, axis_name)
         var = _mean(jnp.square(centred), axes, axis_name)
-        mean = (x.astype(centred.dtype) - centred)[(0,) * (x.ndim - 1)]
-        batch = {"mean": mean, "var": var.reshape(-1)}
+        batch = {"mean": mean.reshape(-1), "var": var.reshape(-1)}
         state = jax.tree.map(lambda old, new: decay_rate * old + (1 - decay_rate) * new.astype(old.dtype), state, batch)
         return _affine(params, centred, var, eps, dtype_for(x)), state
 
@@ -140,8 +139,10 @@ def check_eps(name: str, eps: float) -> None:
         raise ValueError(f"{name}: expected eps above 0, got {eps!r}")
 
 
-def _centred(x: jax.Array, axes: tuple[int, ...], axis_name: str | tuple[str, ...] | None = None) -> jax.Array:
-    """`x` less its mean over the axes. A mean of differences to one element loses no digits to a large mean."""
+def _centred(
+    x: jax.Array, axes: tuple[int, ...], axis_name: str | tuple[str, ...] | None = None
+) -> tuple[jax.Array, jax.Array]:
+    """`x` less its mean over the axes, and the mean. A mean of differences to one element loses no digits."""
     x = x.astype(at_least_float32(dtype_for(x)))
     one = lax.stop_gradient(
         x[tuple(slice(1) if axis in axes or axis - x.ndim in axes else slice(None) for axis in range(x.ndim))]
@@ -149,7 +150,8 @@ def _centred(x: jax.Array, axes: tuple[int, ...], axis_name: str | tuple[str, ..
     if axis_name is not None:
         one = lax.pmean(one, axis_name)
     x = x - one
-    return x - _mean(x, axes, axis_name)
+    mean = _mean(x, axes, axis_name)
+    return x - mean, one + mean
 
 
 def _mean(x: jax.Array, axes: tuple[int, ...], axis_name: str | tuple[str, ...] | None) -> jax.Array:
@@ -168,8 +170,10 @@ def _init_affine(
 
 def _check_affine(params: dict, x: jax.Array, scale: bool, offset: bool) -> None:
     wanted = {"scale": scale, "offset": offset}
-    check_params(params, {name: (None,) for name, used in wanted.items() if used})
-    check_last_axis(x, *(array.shape[0] for array in list(params.values())[:1]))
+    check_arrays(params, {name: (None,) for name, used in wanted.items() if used})
+    check_last_axis(x)
+    for array in params.values():
+        check_last_axis(x, array.shape[0])
 
 
 def _affine(params: dict, centred: jax.Array, var: jax.Array, eps: float, dtype: jnp.dtype) -> jax.Array:

@@ -4,11 +4,14 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 
+from ._check import check_size
+from ._core import Core, Options, Plan, run, struct, trace
 from ._errors import NetError, ShapeError, shape_of
 from ._keys import indexed_keys
-from ._net import Core, Net, Options, Plan, layer, net_from, run, struct, trace
+from ._net import Net, layer, net_from
 
 
 @layer
@@ -32,7 +35,8 @@ def repeat(block: Net, num_blocks: int) -> Net:
     >>> params["linear"]["w"].shape, net.apply(params, jnp.ones((2, 4))).shape
     ((3, 4, 4), (2, 4))
     """
-    _check_count("repeat", "num_blocks", num_blocks)
+    _check_net("repeat", block)
+    check_size("repeat", "num_blocks", num_blocks)
 
     def core_trace(inputs: tuple, options: Options) -> tuple[Any, Callable, dict[str, Plan]]:
         outputs, planned = trace(block, inputs, options)
@@ -40,7 +44,10 @@ def repeat(block: Net, num_blocks: int) -> Net:
         return outputs, _stacked(planned.build, num_blocks), planned.children
 
     def core_apply(params: Any, state: Any, inputs: tuple, options: Options) -> tuple[Any, Any]:
-        _check_stack(params, num_blocks)
+        _check_stack("parameters", params, num_blocks)
+        _check_stack("state", state, num_blocks)
+        if not inputs:
+            raise NetError("inputs (x, ...)", "0 inputs")
         x, *constants = inputs
         keys = _keys(block, options, num_blocks)
 
@@ -74,7 +81,8 @@ def ensemble(net: Net, num_members: int, *, in_axes: int | None = None) -> Net:
     >>> params["w"].shape, net.apply(params, jnp.ones((2, 4))).shape
     ((5, 4, 3), (5, 2, 3))
     """
-    _check_count("ensemble", "num_members", num_members)
+    _check_net("ensemble", net)
+    check_size("ensemble", "num_members", num_members)
 
     def over_members(function: Callable[..., Any], axes: tuple) -> Callable[..., Any]:
         return jax.vmap(function, axes, axis_size=num_members)
@@ -91,7 +99,8 @@ def ensemble(net: Net, num_members: int, *, in_axes: int | None = None) -> Net:
         return outputs, _stacked(noted[0].build, num_members), noted[0].children
 
     def core_apply(params: Any, state: Any, inputs: tuple, options: Options) -> tuple[Any, Any]:
-        _check_stack(params, num_members)
+        _check_stack("parameters", params, num_members)
+        _check_stack("state", state, num_members)
 
         def member(params: Any, state: Any, key: Any, *inputs: Any) -> Any:
             return run(net, params, state, inputs, options._replace(key=key))
@@ -115,9 +124,9 @@ def _keys(net: Net, options: Options, num: int) -> Any:
     return indexed_keys(options.key, num) if wanted and options.key is not None else None
 
 
-def _check_count(name: str, argument: str, num: int) -> None:
-    if not isinstance(num, int) or num < 1:
-        raise ValueError(f"{name}: expected {argument} to be an integer of at least 1, got {num!r}")
+def _check_net(name: str, net: Any) -> None:
+    if not isinstance(net, Net):
+        raise TypeError(f"{name}: expected a network, got {net!r}")
 
 
 def _check_carry(x: Any, outputs: Any) -> None:
@@ -134,11 +143,11 @@ def _in_words(tree: Any) -> str:
     return str(jax.tree.map(lambda leaf: f"{leaf.dtype}{list(leaf.shape)}", tree)).replace("'", "")
 
 
-def _check_stack(params: Any, num: int) -> None:
-    wrong = [leaf for leaf in jax.tree.leaves(params) if leaf.ndim == 0 or leaf.shape[0] != num]
+def _check_stack(what: str, tree: Any, num: int) -> None:
+    wrong = [leaf for leaf in jax.tree.leaves(tree) if jnp.shape(leaf)[:1] != (num,)]
     if wrong:
         raise NetError(
-            f"parameters with a leading axis of {num}",
-            shape_of(params),
+            f"{what} with a leading axis of {num}",
+            shape_of(tree),
             "Make them with this network's own init(key, x).",
         )

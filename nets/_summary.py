@@ -6,17 +6,17 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
-from ._net import Net, Options, Plan, plan, run, struct
+from ._core import Options, Plan, abstract_key, plan, run, struct
+from ._net import Net
 
-# Primitives that move numbers or look at their type, and compute none.
+# Primitives that move floating-point numbers and compute none.
 _MOVES = frozenset(
-    """reshape broadcast_in_dim transpose squeeze expand_dims slice dynamic_slice dynamic_update_slice gather
-    concatenate pad rev iota convert_element_type bitcast_convert_type copy copy_p stop_gradient split select_n
-    eq ne lt le gt ge and or not xor random_wrap random_unwrap random_bits random_fold_in random_split threefry2x32
-    shift_left shift_right_logical argmax argmin sort device_put sharding_constraint optimization_barrier
-    pvary""".split()
+    {"broadcast_in_dim", "concatenate", "convert_element_type", "copy", "copy_p", "device_put", "dynamic_slice"}
+    | {"dynamic_update_slice", "gather", "optimization_barrier", "pad", "pvary", "reshape", "rev", "select_n"}
+    | {"sharding_constraint", "slice", "sort", "split", "squeeze", "stop_gradient", "transpose"}
 )
 
 
@@ -58,9 +58,9 @@ class Summary(tuple[Row, ...]):
 def summary(net: Net, *inputs: Any, train: bool = False) -> Summary:
     """What a network is made of, for inputs of these shapes; nothing is computed.
 
-    FLOPs are counted on the program that JAX traces: two for each multiply-add of a matmul or convolution, one
-    for each output of other arithmetic, the steps of a scan multiplied, the dearer branch of a `cond`, and one
-    round of a `while`. Moving and comparing numbers costs nothing.
+    FLOPs are counted on the program that JAX traces: two for each multiply-add of a matmul or convolution, one for
+    each floating-point output of other arithmetic, the steps of a scan multiplied, the dearer branch of a `cond`, and
+    one round of a `while`. Moving and comparing numbers costs nothing.
 
     Args:
       net: the network.
@@ -78,19 +78,19 @@ def summary(net: Net, *inputs: Any, train: bool = False) -> Summary:
     total     mlp(16, 1)  (8, 1)       81  1,288
     """
     planned = plan(net, inputs, Options())
-    key = jax.eval_shape(lambda: jax.random.key(0))
+    params, state = planned.shapes
 
     def apply(params: Any, state: Any, key: jax.Array, *inputs: Any) -> Any:
         return run(net, params, state, inputs, Options(key, train))
 
-    jaxpr = jax.make_jaxpr(apply)(planned.params, planned.state, key, *struct(inputs))
+    jaxpr = jax.make_jaxpr(apply)(params, state, abstract_key(), *struct(inputs))
     flops: dict[tuple[str, ...], int] = {}
     for path, count in _costs(jaxpr.jaxpr, ()):
         for depth in range(len(path) + 1):
             flops[path[:depth]] = flops.get(path[:depth], 0) + count
     rows = [
-        Row(path, repr(part.net), _shapes(part.outputs), _size(params), flops.get(_parts(path), 0))
-        for path, part, params in _walk(planned, planned.params)
+        Row(path, repr(part.net), _shapes(part.outputs), _size(own), flops.get(_parts(path), 0))
+        for path, part, own in _walk(planned, params)
     ]
     return Summary((*rows[1:], rows[0]))
 
@@ -137,7 +137,7 @@ def _operations(eqn: Any) -> int:
         kernel = eqn.invars[1].aval.shape
         features = kernel[eqn.params["dimension_numbers"].rhs_spec[0]]
         return 2 * math.prod(out.shape) * math.prod(kernel) // features
-    if name in _MOVES or not hasattr(out, "shape"):
+    if name in _MOVES or not jnp.issubdtype(getattr(out, "dtype", bool), jnp.inexact):
         return 0
     if name.startswith("reduce_window"):
         return math.prod(out.shape) * math.prod(eqn.params["window_dimensions"])

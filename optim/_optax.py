@@ -1,9 +1,21 @@
 """Optax's own optimizers, clipping, masks and schedules, recorded: each is the call that made it."""
 
+import functools
+from typing import Any
+
 import optax
 
 from .._call import recording
 from ._link import link
+
+
+def _named(name: str) -> Any:
+    """One of Optax's functions that is a `functools.partial`, and so has no name of its own."""
+    function = getattr(optax, name)
+    named = functools.partial(function)
+    vars(named).update(__name__=name, __qualname__=name, __doc__=function.__doc__)
+    return named
+
 
 # Optimizers
 adabelief = link(optax.adabelief, __name__)
@@ -21,8 +33,8 @@ lamb = link(optax.lamb, __name__)
 lars = link(optax.lars, __name__)
 lbfgs = link(optax.lbfgs, __name__)
 lion = link(optax.lion, __name__)
-nadam = link(optax.nadam, __name__)
-nadamw = link(optax.nadamw, __name__)
+nadam = link(_named("nadam"), __name__)
+nadamw = link(_named("nadamw"), __name__)
 noisy_sgd = link(optax.noisy_sgd, __name__)
 novograd = link(optax.novograd, __name__)
 polyak_sgd = link(optax.polyak_sgd, __name__)

@@ -80,7 +80,7 @@ def _climb(params: Any, direction: Any, radius: Any) -> Any:
     # The double where keeps the derivative finite at zero, for meta-gradients through this link.
     somewhere = square > 0
     factor = radius * jnp.where(somewhere, jax.lax.rsqrt(jnp.where(somewhere, square, 1.0)), 0.0)
-    return jax.tree.map(lambda p, d: (p + factor * d).astype(p.dtype), params, direction)
+    return jax.tree.map(lambda p, d: (p + factor * d).astype(jnp.result_type(p)), params, direction)
 
 
 def _square(leaf: jax.Array) -> jax.Array:

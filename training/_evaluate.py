@@ -41,5 +41,6 @@ def evaluate(
         for name, value in metrics.items():
             if jnp.shape(value) != ():
                 raise ValueError(f"evaluate: expected metrics/{name} to be a scalar, got shape {jnp.shape(value)}")
-            sums[name] = sums.get(name, 0) + value * (num_examples("evaluate", batch) / total)
-    return {name: float(value) for name, value in sums.items()}
+            wide = jnp.asarray(value, jnp.promote_types(jnp.result_type(value), jnp.float32))
+            sums[name] = sums.get(name, 0) + wide * num_examples("evaluate", batch)
+    return {name: float(value) / total for name, value in sums.items()}

@@ -170,6 +170,5 @@ def _stack(chunk: list[Any]) -> Any:
 
 def _means(seen: list[dict[str, jax.Array]]) -> Row:
     fetched = jax.device_get(seen)
-    return {
-        name: float(np.concatenate([np.atleast_1d(metrics[name]) for metrics in fetched]).mean()) for name in fetched[0]
-    }
+    wide = {name: [np.atleast_1d(metrics[name]).astype(np.float64) for metrics in fetched] for name in fetched[0]}
+    return {name: float(np.concatenate(values).mean()) for name, values in wide.items()}

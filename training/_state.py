@@ -45,11 +45,20 @@ def init(
     >>> train_state.step.item()
     0
     """
-    if not isinstance(tx, optax.GradientTransformation):
-        raise TypeError(f"init: expected tx to be a link such as optim.adam(1e-3), got {tx!r}")
+    check_link("init", tx)
     if type(params) is tuple and len(params) == 2 and all(isinstance(part, dict) for part in params):
         raise TypeError(
             "init: expected params, got a pair of dicts, as a stateful network's init returns. "
             "Write params, state = net.init(key, x), and training.init(params, tx, state=state)."
         )
     return TrainState(params, tx.init(params), state, jnp.zeros((), jnp.int32), key)
+
+
+def check_link(name: str, tx: object) -> None:
+    """Refuses what is no gradient transformation, such as `optim.adam` that was not called.
+
+    Raises:
+      TypeError: naming the caller.
+    """
+    if not isinstance(tx, optax.GradientTransformation):
+        raise TypeError(f"{name}: expected tx to be a link such as optim.adam(1e-3), got {tx!r}")

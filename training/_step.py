@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from .._call import recording
-from ._state import TrainState
+from ._state import TrainState, check_link
 
 LossFn = Callable[..., Any]
 
@@ -34,7 +34,8 @@ def step(
       A pure function `(train_state, batch) -> (train_state, metrics)`. Its metrics are those of `loss_fn` and
       `loss`, of the parameters before the update. It prints, compares, hashes and pickles as the call that made it.
     Raises:
-      TypeError: when first called, if `loss_fn` does not return what its flags say.
+      TypeError: if `tx` is no gradient transformation; when first called, if `loss_fn` does not return what its flags
+        say.
 
     >>> net = nets.linear(1)
     >>> loss_fn = lambda params, batch, key: squared_error(net.apply(params, batch["x"]), batch["y"])
@@ -45,6 +46,7 @@ def step(
     >>> train_state.step.item(), sorted(metrics)
     (1, ['loss'])
     """
+    check_link("step", tx)
     tx = optax.with_extra_args_support(tx)
 
     def one_step(train_state: TrainState, batch: Any) -> tuple[TrainState, dict[str, jax.Array]]:
@@ -85,7 +87,7 @@ def _parts(result: Any, state: Any, has_aux: bool, stateful: bool) -> tuple[jax.
         if not _is_pair(result):
             raise TypeError(f"step: expected loss_fn to return (loss, metrics) with has_aux=True, {_got(result)}")
         loss, metrics = result
-    elif isinstance(result, tuple):
+    elif not jax.tree_util.all_leaves([result]):
         raise TypeError(
             f"step: expected loss_fn to return a scalar, {_got(result)}. Give has_aux=True or stateful=True."
         )

@@ -44,7 +44,9 @@ def values(shapes: Any) -> Any:
 
     def fill(leaf: jax.ShapeDtypeStruct) -> jax.Array:
         count = np.arange(np.prod(leaf.shape, dtype=int)).reshape(leaf.shape)
-        return jnp.asarray(np.sin(1.7 * count + 0.3) if jnp.issubdtype(leaf.dtype, jnp.floating) else count % 5, leaf.dtype)
+        return jnp.asarray(
+            np.sin(1.7 * count + 0.3) if jnp.issubdtype(leaf.dtype, jnp.floating) else count % 5, leaf.dtype
+        )
 
     return jax.tree.map(fill, shapes)
 
@@ -75,7 +77,9 @@ def block(features: int, rate: float = 0.1) -> nets.Net:
     """A residual block with hyper-parameters."""
 
     @nets.define
-    def body(x, *, norm=nets.layer_norm(), up=nets.linear(2 * features), down=nets.linear(features), drop=nets.dropout(rate)):
+    def body(
+        x, *, norm=nets.layer_norm(), up=nets.linear(2 * features), down=nets.linear(features), drop=nets.dropout(rate)
+    ):
         return x + drop(down(jax.nn.gelu(up(norm(x)))))
 
     return body
@@ -84,11 +88,13 @@ def block(features: int, rate: float = 0.1) -> nets.Net:
 @nets.define
 def gained(x, *, gain=nets.param((5,), nets.normal(1.0)), shift=nets.param((), nets.zeros)):
     """A network with arrays of its own."""
-    return gain.astype(x.dtype) * x + shift.astype(x.dtype)
+    return jnp.asarray(gain, x.dtype) * x + jnp.asarray(shift, x.dtype)
 
 
 @nets.define
-def tower(x, *, layers=[nets.linear(4), nets.dropout(0.5), nets.linear(5)], heads={"a": nets.linear(2), "b": nets.mlp(3, 1)}):
+def tower(
+    x, *, layers=[nets.linear(4), nets.dropout(0.5), nets.linear(5)], heads={"a": nets.linear(2), "b": nets.mlp(3, 1)}
+):
     """A list and a dict of networks."""
     for child in layers:
         x = jnp.tanh(child(x))
@@ -98,7 +104,7 @@ def tower(x, *, layers=[nets.linear(4), nets.dropout(0.5), nets.linear(5)], head
 @nets.define
 def tied(ids, *, tokens=nets.embed(5, 4), hidden=nets.linear(4)):
     """A language model whose output layer is its embedding."""
-    return hidden(tokens(ids)) @ tokens.params["w"].T
+    return hidden(tokens(ids)) @ tokens.params["w"].T  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @nets.define
@@ -116,7 +122,9 @@ def noisy(x, *, head=nets.linear(3), extra=nets.linear(5), key, train):
 
 
 @nets.define
-def counted(x, *, norms=[nets.batch_norm(), nets.batch_norm(scale=False)], inner=nets.serial(nets.linear(3), nets.batch_norm())):
+def counted(
+    x, *, norms=[nets.batch_norm(), nets.batch_norm(scale=False)], inner=nets.serial(nets.linear(3), nets.batch_norm())
+):
     """State in a list and in a network inside."""
     for norm in norms:
         x = norm(x)
@@ -142,7 +150,7 @@ def recurrent(xs, *, cell=nets.linear(4), into=nets.linear(4)):
 
 
 def scale_init(key: jax.Array, x: jax.ShapeDtypeStruct) -> dict:
-    return {"s": jax.random.normal(key, x.shape[-1:])}
+    return {"s": jax.random.normal(key, x.shape[-1:], jnp.float32)}
 
 
 def scale_apply(params: dict, x: jax.Array) -> jax.Array:
@@ -150,12 +158,15 @@ def scale_apply(params: dict, x: jax.Array) -> jax.Array:
 
 
 def counter_init(key: jax.Array, x: jax.ShapeDtypeStruct) -> tuple[dict, dict]:
-    return {}, {"count": jnp.zeros(())}
+    return {}, {"count": jnp.zeros((), jnp.float32)}
 
 
 def counter_apply(params: dict, state: dict, x: jax.Array, *, train: bool) -> tuple[jax.Array, dict]:
     return x, {"count": state["count"] + train}
 
+
+normed = nets.residual(nets.batch_norm(), nets.dropout(0.5))
+deep = nets.repeat(block(5), 2)
 
 NETS: dict[str, Case] = {
     "linear": Case(lambda: nets.linear(3), floats(4, 5)),
@@ -193,8 +204,8 @@ NETS: dict[str, Case] = {
     "repeated batch_norm": Case(lambda: nets.repeat(nets.serial(nets.linear(5), nets.batch_norm()), 2), floats(4, 5)),
     "ensemble": Case(lambda: nets.ensemble(nets.mlp(4, 2), 3), floats(4, 5), out_axis=1),
     "ensemble of inputs": Case(lambda: nets.ensemble(nets.linear(2), 3, in_axes=0), floats(3, 4, 5), 1, 1),
-    "stateful ensemble": Case(lambda: nets.ensemble(nets.residual(nets.batch_norm(), nets.dropout(0.5)), 3), floats(4, 5), out_axis=1, draws=True, constant=True),
-    "ensemble of repeats": Case(lambda: nets.ensemble(nets.repeat(block(5), 2), 2), floats(4, 5), out_axis=1, draws=True),
+    "stateful ensemble": Case(lambda: nets.ensemble(normed, 3), floats(4, 5), out_axis=1, draws=True, constant=True),
+    "ensemble of repeats": Case(lambda: nets.ensemble(deep, 2), floats(4, 5), out_axis=1, draws=True),
     "convnet": Case(lambda: convnet, floats(2, 8, 8, 1)),
     "block": Case(lambda: block(5, rate=0.5), floats(4, 5), draws=True),
     "arrays of its own": Case(lambda: gained, floats(4, 5)),

@@ -3,21 +3,23 @@
     renga train configs/digits_convnet.toml --set optim.rho=0.1
 
 A config that cannot be run is refused by its dotted path before anything is compiled, with exit code 2. A run that
-fails exits with 1, one that is stopped from the keyboard with 130; both leave what they had in their directory.
+fails exits with 1, one that is stopped from the keyboard with 130; both say what they leave in their directory. When
+nobody reads the output any more, as under `| head -1`, the exit code is 141, as of any program.
 """
 
 import argparse
 import importlib.resources
+import itertools
+import os
 import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from ... import nets
 from ._config import ConfigError, load, nearest, override, read
-
-if TYPE_CHECKING:
-    from ._experiment import Experiment
+from ._experiment import Experiment, example_input
+from ._run import RunError, next_directory, train
 
 DEFAULT_CONFIG = "digits_convnet"
 
@@ -29,93 +31,104 @@ def main(arguments: Sequence[str] | None = None) -> int:
       arguments: the words after `renga`; those of this process unless given.
     Returns:
       The exit code.
+    Raises:
+      SystemExit: with code 2 if these are no command and options, with code 0 after `--help`.
     """
-    options = _parser().parse_args(arguments)
+    if sys.stdout is None:  # whoever started the process closed it
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
+    options = _options(arguments)
     try:
-        return options.command(options)
+        options.command(options)
+        sys.stdout.flush()  # here, where a closed pipe can be answered
     except ConfigError as error:
-        print(f"renga: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\nrenga: stopped; the run directory holds what the last report saved", file=sys.stderr)
-        return 130
+        return _fail(error, 2)
+    except RunError as error:
+        return _fail(error, 1)
+    except KeyboardInterrupt as error:
+        return _fail(error, 130, "\nrenga: stopped")
+    except BrokenPipeError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at exit
+        return _fail(error, 141, "renga: standard output was closed") if _notes(error) else 141
     except Exception as error:
-        print(f"renga: {type(error).__name__}: {error}", file=sys.stderr)
         if options.traceback:
             traceback.print_exc()
-        else:
-            print("renga: --traceback before the command shows where", file=sys.stderr)
-        return 1
+        text = str(error).partition("\n")[0]
+        return _fail(error, 1, f"renga: {type(error).__name__}: {text} (--traceback shows where)")
+    return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("renga", description="Networks, optimizers and training as pure functions.")
-    parser.add_argument("--traceback", action="store_true", help="show where an unexpected error comes from")
+def _fail(error: BaseException, code: int, line: str | None = None) -> int:
+    """Says what went wrong, with what the run noted, on one line."""
+    print(". ".join([line or f"renga: {error}", *_notes(error)]), file=sys.stderr)
+    return code
+
+
+def _notes(error: BaseException) -> list[str]:
+    """What the run noted; JAX's own notes have several lines."""
+    return [note for note in getattr(error, "__notes__", []) if "\n" not in note]
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        "renga", description="Networks, optimizers and training as pure functions.", allow_abbrev=False
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, command, help_text in (
         ("train", _train, "train as a config says, and leave a run directory"),
         ("summary", _summary, "print the network of a config as a table"),
+        ("list", _list, "list the configs"),
     ):
-        sub = commands.add_parser(name, help=help_text, description=help_text)
-        sub.add_argument(
-            "config", nargs="?", default=DEFAULT_CONFIG, help=f"path or name ({DEFAULT_CONFIG} unless given)"
-        )
-        sub.add_argument(
-            "--set", action="append", default=[], metavar="KEY=VALUE", help="replace a value, by dotted key"
-        )
+        sub = commands.add_parser(name, help=help_text, description=help_text, allow_abbrev=False)
+        sub.set_defaults(command=command, refuse=sub.error)
+        sub.add_argument("--traceback", action="store_true", help="show where an unexpected error comes from")
+        if name != "list":
+            help_text = f"path or name ({DEFAULT_CONFIG} unless given)"
+            sub.add_argument("config", nargs="?", default=DEFAULT_CONFIG, help=help_text)
+            help_text = "replace a value, by dotted key, as often as needed"
+            sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=help_text)
         if name == "train":
             sub.add_argument("--out", type=Path, help="run directory (runs/NAME unless given)")
-        sub.set_defaults(command=command)
-    sub = commands.add_parser("list", help="list the configs", description="list the configs")
-    sub.set_defaults(command=_list)
-    return parser
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        options.refuse(f"unrecognized arguments: {' '.join(unknown)}")  # with the usage of the command
+    return options
 
 
-def _train(options: argparse.Namespace) -> int:
-    path, experiment = _experiment(options)
-    from ._run import next_directory, train
-
+def _train(options: argparse.Namespace) -> None:
+    path, experiment = _read(options)
     train(experiment, options.out or next_directory(Path("runs"), path.stem), path.stem)
-    return 0
 
 
-def _summary(options: argparse.Namespace) -> int:
-    _, experiment = _experiment(options)
-    from ... import nets
-    from ._experiment import example_input
-
+def _summary(options: argparse.Namespace) -> None:
+    _, experiment = _read(options)
     print(nets.summary(experiment.net.build(), example_input()))
-    return 0
 
 
-def _list(options: argparse.Namespace) -> int:
-    for path in _configs().values():
+def _list(_: argparse.Namespace) -> None:
+    for name, path in _configs().items():
         lines = path.read_text(encoding="utf-8").splitlines()
-        header = [
-            line.removeprefix("#").strip() for line in lines[: next(i for i, x in enumerate(lines) if x[:1] != "#")]
-        ]
-        print(f"{path.stem}\n    " + "\n    ".join(header))
-    return 0
+        header = itertools.takewhile(lambda line: line.startswith("#"), lines)
+        print("\n    ".join([name, *(line.removeprefix("#").strip() for line in header)]))
 
 
-def _experiment(options: argparse.Namespace) -> tuple[Path, "Experiment"]:
-    from ._experiment import Experiment  # imports JAX, which takes a second
-
+def _read(options: argparse.Namespace) -> tuple[Path, Experiment]:
     path = _find(options.config)
     return path, read(Experiment, override(load(path), options.set))
 
 
 def _find(config: str) -> Path:
-    """A config by its path, or by the name of one that is installed."""
-    if Path(config).is_file():
-        return Path(config)
-    known = _configs()
-    name = Path(config).stem
-    if name in known:
-        return known[name]
-    guess = nearest(name, list(known))
-    hint = f"Did you mean {guess}?" if guess else f"Known are {', '.join(known)}."
-    raise ConfigError(f"{config}: expected a config file, got none of that name. {hint}")
+    """A config by its path, or one that is installed as `NAME` or `configs/NAME.toml`."""
+    path, installed = Path(config), _configs()
+    if os.path.exists(config) and not os.path.isdir(config):
+        return path
+    if path.as_posix() in (path.stem, f"configs/{path.stem}.toml") and path.stem in installed:
+        return installed[path.stem]
+    beside = {each.stem: str(each) for each in path.parent.glob("*.toml") if os.path.isfile(each)}
+    choices = {name: name for name in installed} | beside
+    guess = nearest(path.stem, choices)
+    found = "a directory" if os.path.isdir(config) else "none of that name"
+    hint = f"Did you mean {choices[guess]}?" if guess else f"Known are {', '.join(installed)}."
+    raise ConfigError(f"{config or repr(config)}: expected a config file, got {found}. {hint}")
 
 
 def _configs() -> dict[str, Path]:

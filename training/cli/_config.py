@@ -1,5 +1,6 @@
 """TOML into frozen dataclasses, and back: what does not fit is refused by its dotted path."""
 
+import copy
 import dataclasses
 import difflib
 import json
@@ -7,11 +8,13 @@ import math
 import tomllib
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
 Config = TypeVar("Config")
+
+FLOAT32_MAX = (2 - 2.0**-23) * 2.0**127
 
 
 class ConfigError(ValueError):
@@ -19,30 +22,30 @@ class ConfigError(ValueError):
 
 
 class Range(NamedTuple):
-    """The numbers that a field allows, for `typing.Annotated`.
+    """The numbers that a field allows, or the lengths of a list, for `typing.Annotated`.
 
     Attributes:
       low: the smallest.
-      high: the largest.
+      high: the largest; where it is infinite, the largest that float32 can hold.
       open_low: whether `low` itself is left out.
       open_high: whether `high` itself is left out.
     """
 
-    low: float = -math.inf
+    low: float
     high: float = math.inf
     open_low: bool = False
     open_high: bool = False
 
     def __contains__(self, value: object) -> bool:
-        if not isinstance(value, int | float) or not math.isfinite(value):
+        if not isinstance(value, int | float) or not abs(value) <= FLOAT32_MAX:  # NaN is not above it either
             return False
         above = value > self.low if self.open_low else value >= self.low
         return above and (value < self.high if self.open_high else value <= self.high)
 
     def __str__(self) -> str:
         if self.high == math.inf:
-            return f"a number {'above' if self.open_low else 'of at least'} {self.low:g}"
-        return f"a number in {'(' if self.open_low else '['}{self.low:g}, {self.high:g}{')' if self.open_high else ']'}"
+            return f"{'above' if self.open_low else 'of at least'} {self.low}"
+        return f"in {'(' if self.open_low else '['}{self.low}, {self.high}{')' if self.open_high else ']'}"
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -52,10 +55,12 @@ def load(path: Path) -> dict[str, Any]:
       ConfigError: if the file cannot be read or is not TOML, with the place.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: expected a readable text file, got {error}") from None
-    except tomllib.TOMLDecodeError as error:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise ConfigError(f"{path}: expected a file that can be read, got '{error.strerror}'") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: expected text in UTF-8, got {error}") from None
+    except (ValueError, RecursionError) as error:  # not TOML, or integers too long and lists too deep for Python
         raise ConfigError(f"{path}: expected TOML, got a mistake: {error}") from None
 
 
@@ -65,23 +70,24 @@ def override(tables: dict[str, Any], assignments: Sequence[str]) -> dict[str, An
     A value is read as TOML, or as the text itself where it is none.
 
     Raises:
-      ConfigError: if an assignment has no `=`, or goes through a value that is no table.
+      ConfigError: if an assignment has no key or no `=`, or goes through a value that is no table.
 
     >>> override({"optim": {"rho": 0.05}}, ["optim.rho=0.1", "optim.name=adam"])
     {'optim': {'rho': 0.1, 'name': 'adam'}}
     """
-    tables = json.loads(json.dumps(tables))
+    tables = copy.deepcopy(tables)
     for assignment in assignments:
         dotted, equals, text = assignment.partition("=")
-        *outer, last = dotted.strip().split(".")
-        if not equals or not last:
+        names = [name.strip() for name in dotted.split(".")]
+        if not equals or not all(names):
             raise ConfigError(f"--set {assignment}: expected key=value, such as optim.rho=0.1")
         table = tables
-        for name in outer:
+        for depth, name in enumerate(names[:-1]):
             table = table.setdefault(name, {})
             if not isinstance(table, dict):
-                raise ConfigError(f"--set {assignment}: expected {name} to be a table, got {table!r}")
-        table[last] = _toml_value(text.strip())
+                outer = ".".join(names[: depth + 1])
+                raise ConfigError(f"--set {assignment}: expected {outer} to be a table, got {_shown(table)}")
+        table[names[-1]] = _toml_value(text.strip())
     return tables
 
 
@@ -89,94 +95,110 @@ def read(kind: type[Config], tables: Any, where: str = "") -> Config:
     """A frozen dataclass from tables.
 
     Args:
-      kind: the dataclass. A field may be a number (in a `Range`), text, a `Literal`, a tuple, another dataclass, or
-        one of several dataclasses that differ in their `name`.
+      kind: the dataclass. A field may be true or false, a number (in a `Range`), text, a `Literal`, a tuple (its
+        length in a `Range`), another dataclass, or one of several dataclasses that differ in their `name`.
       tables: what TOML gave.
       where: the dotted path of these tables, for messages.
     Raises:
       ConfigError: for the first key that is unknown, missing, of another type or out of range.
     """
     if not isinstance(tables, dict):
-        raise ConfigError(f"{where}: expected a table, got {tables!r}")
+        raise ConfigError(f"{where}: expected a table, got {_shown(tables)}")
     fields = {field.name: field for field in dataclasses.fields(typing.cast(Any, kind))}
     for name in tables:
         if name not in fields:
-            raise ConfigError(f"{_dotted(where, name)}: expected a known key, {_nearest(name, list(fields), where)}")
+            owner = f" of {fields['name'].default}" if "name" in fields else ""
+            expected = f"expected a key{owner} ({', '.join(fields)})"
+            raise ConfigError(f"{_dotted(where, name)}: {expected}, got {_shown(name)}{_meant(name, fields, where)}")
     hints = typing.get_type_hints(kind, include_extras=True)
     values = {name: _value(hints[name], value, _dotted(where, name)) for name, value in tables.items()}
     for name, field in fields.items():
         if name not in values and field.default is dataclasses.MISSING:
-            raise ConfigError(f"{_dotted(where, name)}: expected a value, got none")
+            _value(hints[name], None, _dotted(where, name))  # TOML has no None, so this raises
     return kind(**values)
 
 
-def write(config: Any) -> str:
-    """A dataclass as TOML that `read` takes; fields that are None are left out."""
+def write(config: Any, where: str = "") -> str:
+    """A dataclass as TOML that `read` takes; fields that are None are left out.
+
+    Args:
+      config: the dataclass.
+      where: the dotted path of its table.
+    """
     values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     plain = {name: value for name, value in values.items() if not dataclasses.is_dataclass(value) and value is not None}
     lines = [f"{name} = {_toml_text(value)}" for name, value in plain.items()]
     for name, value in values.items():
         if dataclasses.is_dataclass(value):
-            lines += ["", f"[{name}]", write(value).rstrip()]
+            path = _dotted(where, name)
+            lines += ["", f"[{path}]", write(value, path).rstrip()]
     return "\n".join(lines) + "\n"
 
 
-def nearest(name: str, known: Sequence[str]) -> str | None:
-    """The known name most like a mistaken one, if one is."""
-    return next(iter(difflib.get_close_matches(name, known, n=1)), None)
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name most like a mistaken one, if one is; capitals are taken for small letters."""
+    by_lower = {each.lower(): each for each in known}
+    return next((by_lower[each] for each in difflib.get_close_matches(name.lower(), by_lower, n=1)), None)
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:
     allowed: Any = None
     if typing.get_origin(hint) is typing.Annotated:
         hint, allowed = typing.get_args(hint)
-    options = [option for option in typing.get_args(hint) if option is not type(None)]
-    origin = typing.get_origin(hint)
+    origin, options = typing.get_origin(hint), [each for each in typing.get_args(hint) if each is not type(None)]
+    if origin is Literal:
+        return _choice(options, value, where)
+    if origin is tuple:
+        return _items(options[0], allowed or Range(1), value, where)
     if origin in (types.UnionType, typing.Union):
-        if typing.get_origin(options[0]) is typing.Annotated or len(options) == 1:
-            return _value(options[0], value, where)
-        return _one_of(options, value, where)
+        return _value(options[0], value, where) if len(options) == 1 else _one_of(options, value, where)
     if dataclasses.is_dataclass(hint):
         return read(typing.cast(Any, hint), value, where)
-    if origin is Literal:
-        if value not in options:
-            raise ConfigError(f"{where}: expected one of {', '.join(options)}, {_nearest(str(value), options, '')}")
-        return value
-    if origin is tuple:
-        if not isinstance(value, list) or not value:
-            raise ConfigError(f"{where}: expected a list of at least one {_kind(options[0])}, got {value!r}")
-        return tuple(_value(options[0], item, f"{where}[{index}]") for index, item in enumerate(value))
     fits = isinstance(value, (int, float) if hint is float else hint) and (hint is bool or not isinstance(value, bool))
-    if not fits:
-        raise ConfigError(f"{where}: expected {_kind(hint)}, got {value!r}")
-    if allowed is not None and value not in allowed:
-        raise ConfigError(f"{where}: expected {allowed}, got {value!r}")
+    if not fits or (allowed is not None and value not in allowed):
+        raise ConfigError(f"{where}: expected {_kind(hint, allowed)}, got {_shown(value)}")
     return float(value) if hint is float else value
+
+
+def _choice(names: Sequence[str], value: Any, where: str) -> str:
+    """One of some names."""
+    if value not in names:
+        hint = _meant(value, names) if isinstance(value, str) else ""
+        raise ConfigError(f"{where}: expected one of {', '.join(names)}, got {_shown(value)}{hint}")
+    return value
+
+
+def _items(hint: Any, lengths: Range, value: Any, where: str) -> tuple[Any, ...]:
+    """The items of a list."""
+    if not isinstance(value, list) or len(value) not in lengths:
+        expected = f"expected a list with a length {lengths}, each item {_kind(hint)}"
+        raise ConfigError(f"{where}: {expected}, got {_shown(value)}")
+    return tuple(_value(hint, item, f"{where}[{index}]") for index, item in enumerate(value))
 
 
 def _one_of(kinds: list[Any], value: Any, where: str) -> Any:
     """The dataclass whose `name` the table gives."""
-    by_name = {next(f.default for f in dataclasses.fields(kind) if f.name == "name"): kind for kind in kinds}
-    if not isinstance(value, dict) or "name" not in value:
-        raise ConfigError(f"{_dotted(where, 'name')}: expected one of {', '.join(by_name)}, got none")
-    name = value["name"]
-    if name not in by_name:
-        raise ConfigError(
-            f"{_dotted(where, 'name')}: expected one of {', '.join(by_name)}, {_nearest(str(name), list(by_name), '')}"
-        )
+    by_name: dict[Any, Any] = {
+        next(f.default for f in dataclasses.fields(kind) if f.name == "name"): kind for kind in kinds
+    }
+    if not isinstance(value, dict):
+        raise ConfigError(f"{where}: expected a table, its name one of {', '.join(by_name)}, got {_shown(value)}")
+    name = _choice(list(by_name), value.get("name"), _dotted(where, "name"))
     return read(by_name[name], value, where)
 
 
-def _kind(hint: Any) -> str:
+def _kind(hint: Any, allowed: Range | None = None) -> str:
     if typing.get_origin(hint) is typing.Annotated:
-        hint = typing.get_args(hint)[0]
-    return {int: "an integer", float: "a number", str: "text", bool: "true or false"}.get(hint, str(hint))
+        return _kind(*typing.get_args(hint))
+    kind = {int: "an integer", float: "a number", str: "text", bool: "true or false"}.get(hint, str(hint))
+    if allowed is None:
+        return kind
+    return f"{kind} {allowed}{' and finite' if hint is float and allowed.high == math.inf else ''}"
 
 
-def _nearest(name: str, known: list[str], where: str) -> str:
+def _meant(name: str, known: Iterable[str], where: str = "") -> str:
     guess = nearest(name, known)
-    hint = f"Did you mean {_dotted(where, guess)}?" if guess else f"Known are {', '.join(known)}."
-    return f"got {name!r}. {hint}"
+    return f". Did you mean {_dotted(where, guess)}?" if guess else ""
 
 
 def _dotted(where: str, name: str) -> str:
@@ -185,14 +207,23 @@ def _dotted(where: str, name: str) -> str:
 
 def _toml_value(text: str) -> Any:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        tables = tomllib.loads(f"value = {text}")
+    except (ValueError, RecursionError):
         return text
+    return tables["value"] if len(tables) == 1 else text  # text with a line break may assign to another key
 
 
 def _toml_text(value: Any) -> str:
-    if isinstance(value, tuple):
+    if isinstance(value, list | tuple):
         return f"[{', '.join(map(_toml_text, value))}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{name} = {_toml_text(item)}' for name, item in value.items())}}}"
     if isinstance(value, bool):
         return "true" if value else "false"
-    return json.dumps(value) if isinstance(value, str) else repr(value)
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else str(value)
+
+
+def _shown(value: Any) -> str:
+    """A value as TOML has it, at most a line of it."""
+    text = "none" if value is None else _toml_text(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -11,7 +11,7 @@ from ... import nets, optim
 from .._losses import accuracy, cross_entropy
 from ._config import ConfigError, Range
 
-Count = Annotated[int, Range(1)]
+Count = Annotated[int, Range(1, 2**31 - 1)]  # the step is an int32
 Share = Annotated[float, Range(0, 1, open_high=True)]
 Positive = Annotated[float, Range(0, open_low=True)]
 IMAGE_SHAPE = (8, 8, 1)
@@ -37,13 +37,13 @@ class Convnet:
     """3x3 convolutions, each followed by a 2x2 pool, then a hidden layer.
 
     Attributes:
-      channels: of each convolution.
+      channels: of each convolution; after three pools an image of 8x8 pixels is a single one.
       hidden: units of the hidden layer.
       drop_rate: share of the hidden units that is dropped in training.
     """
 
     name: Literal["convnet"] = "convnet"
-    channels: tuple[Count, ...] = (32, 64)
+    channels: Annotated[tuple[Count, ...], Range(1, 3)] = (32, 64)
     hidden: Count = 512
     drop_rate: Share = 0.0
 
@@ -149,13 +149,13 @@ class Experiment:
 
     net: Convnet | Mlp
     optim: Sgd | Adam
-    seed: Annotated[int, Range(0)] = 0
+    seed: Annotated[int, Range(0, 2**32 - 1)] = 0  # JAX drops the bits above
     data: Digits = Digits()
     train: Train = Train()
 
 
 class Split(NamedTuple):
-    """Training and test data: `{"x": [images, 8, 8, 1] of float32 in [0, 1], "y": [images] of int32}` each."""
+    """Training and test data, each with `x` and `y` as `images_of` has them."""
 
     train: dict[str, np.ndarray]
     test: dict[str, np.ndarray]
@@ -196,29 +196,33 @@ def chain_of(experiment: Experiment) -> optim.Link:
     return optim.chain(*links)
 
 
-def split_of(experiment: Experiment) -> Split:
-    """The data that a config describes.
+def images_of(experiment: Experiment) -> dict[str, np.ndarray]:
+    """All images that a config names: `{"x": [images, 8, 8, 1] of float32 in [0, 1], "y": [images] of int32}`.
 
     Raises:
-      ConfigError: if scikit-learn is missing, or the batch does not fit the training images.
+      ConfigError: if scikit-learn is missing, or the images do not suffice for the shares and batches.
     """
     try:
         from sklearn.datasets import load_digits
     except ImportError:
         raise ConfigError("data.name: digits needs scikit-learn. Install it with pip install 'renga[cli]'.") from None
     digits: Any = load_digits()
-    x = (digits.images[..., None] / 16).astype(np.float32)
-    y = digits.target.astype(np.int32)
+    num, share, batch_size = len(digits.target), experiment.data.test_share, experiment.train.batch_size
+    num_train = num - round(num * share)
+    if num_train in (0, num):
+        raise ConfigError(f"data.test_share: expected some of the {num} images on both sides, got {share}")
+    if batch_size > num_train:
+        raise ConfigError(f"train.batch_size: expected at most the {num_train} training images, got {batch_size}")
+    return {"x": (digits.images[..., None] / 16).astype(np.float32), "y": digits.target.astype(np.int32)}
+
+
+def split_of(experiment: Experiment, images: dict[str, np.ndarray]) -> Split:
+    """The training and test data that a config describes, from all its images."""
     split_key, noise_key = jax.random.split(jax.random.fold_in(jax.random.key(experiment.seed), 0))
-    order = np.asarray(jax.random.permutation(split_key, len(x)))
-    num_test = round(len(x) * experiment.data.test_share)
-    test, train = order[:num_test], order[num_test:]
-    if not num_test or experiment.train.batch_size > len(train):
-        raise ConfigError(
-            f"train.batch_size: expected at most the {len(train)} training images, got {experiment.train.batch_size}"
-        )
-    labels = _resampled(noise_key, y[train], experiment.data.label_noise)
-    return Split({"x": x[train], "y": labels}, {"x": x[test], "y": y[test]})
+    order = np.asarray(jax.random.permutation(split_key, len(images["y"])))
+    num_test = round(len(order) * experiment.data.test_share)
+    test, train = ({name: array[chosen] for name, array in images.items()} for chosen in np.split(order, [num_test]))
+    return Split(train | {"y": _resampled(noise_key, train["y"], experiment.data.label_noise)}, test)
 
 
 def _resampled(key: jax.Array, labels: np.ndarray, share: float) -> np.ndarray:

@@ -15,7 +15,7 @@ def curves(history: list[dict[str, float]], path: Path, title: str) -> None:
       title: heads it.
     """
     figure = matplotlib.figure.Figure(figsize=(9, 3.6), layout="constrained")
-    figure.suptitle(title)
+    figure.suptitle(title, parse_math=False)
     steps = [row["step"] for row in history]
     for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
         axes.plot(steps, [row[name] for row in history], label="training batches", marker=".")

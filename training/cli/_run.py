@@ -6,19 +6,22 @@ import json
 import math
 import os
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from ...optim import Link
 from .._data import batches
 from .._evaluate import evaluate
 from .._fit import fit
 from .._state import TrainState, init
 from .._step import step
 from ._config import ConfigError, write
-from ._experiment import Experiment, Losses, Split, chain_of, example_input, split_of
+from ._experiment import Experiment, Losses, Split, chain_of, example_input, images_of, split_of
+from ._interrupt import deferred_interrupts
 
 
 class RunError(RuntimeError):
@@ -38,20 +41,29 @@ class RunDirectory:
         self.path = path
         try:
             path.mkdir(parents=True, exist_ok=True)
-            if any(path.iterdir()):
-                raise ConfigError(f"{path}: expected a new or empty directory, got one that holds something already")
+            if held := self.contents():
+                raise ConfigError(
+                    f"{path}: expected a new or empty directory, got one that holds {held}. Give another by --out"
+                )
             (path / "metrics.jsonl").touch()
         except OSError as error:
-            raise ConfigError(f"{path}: expected a directory that can be written, got {error}") from None
+            found = "a file" if os.path.exists(path) and not os.path.isdir(path) else f"'{error.strerror}'"
+            raise ConfigError(f"{path}: expected a directory that can be written, got {found}") from None
+
+    def contents(self) -> str:
+        """The names of the first files, for messages."""
+        names = sorted(entry.name for entry in self.path.iterdir())
+        return ", ".join([*names[:6], *(["..."] if names[6:] else [])])
 
     def save_config(self, experiment: Experiment, header: str) -> None:
         """Leaves the config with every default written out: `renga train DIR/config.toml` runs it again."""
         (self.path / "config.toml").write_text(f"# {header}\n\n{write(experiment)}", encoding="utf-8")
 
     def log(self, row: dict[str, float]) -> None:
-        """Adds a row to `metrics.csv` and `metrics.jsonl`."""
+        """Adds a row to `metrics.csv` and `metrics.jsonl`; JSON has null for a number that is not finite."""
         with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as lines:
-            lines.write(json.dumps(row) + "\n")
+            finite = {name: value if math.isfinite(value) else None for name, value in row.items()}
+            lines.write(json.dumps(finite) + "\n")
         table = self.path / "metrics.csv"
         is_new = not table.exists()
         with table.open("a", encoding="utf-8", newline="") as rows:
@@ -89,18 +101,30 @@ def train(experiment: Experiment, directory: Path, title: str) -> dict[str, floa
       The last row of the history.
     Raises:
       ConfigError: if something cannot be run, before anything is compiled.
-      RunError: if the loss is no longer finite.
+      RunError: if a metric is no longer finite.
+      KeyboardInterrupt: between two steps, if Ctrl-C was pressed.
     """
-    plots = _plots()
-    split = split_of(experiment)
+    with deferred_interrupts() as check:
+        plots, images = _plots(), images_of(experiment)
+        run = RunDirectory(directory)
+        run.save_config(experiment, f"{title}, as it was run.")
+        try:
+            split = split_of(experiment, images)
+            return _train(experiment, split, run, plots=plots, title=title, check=check)
+        except BaseException as error:
+            error.add_note(f"{directory} holds {run.contents()}")
+            raise
+
+
+def _train(
+    experiment: Experiment, split: Split, run: RunDirectory, *, plots: Any, title: str, check: Callable[[], None]
+) -> dict[str, float]:
     net, tx = experiment.net.build(), chain_of(experiment)
-    run = RunDirectory(directory)
-    run.save_config(experiment, f"{title}, as it was run.")
     num_train, num_test = len(split.train["y"]), len(split.test["y"])
     print(f"network   {net}\nchain     {tx}\nimages    {num_train} to train on, {num_test} held out")
-    print(f"run       {directory}", flush=True)
+    print(f"run       {run.path}", flush=True)
     start = time.perf_counter()
-    train_state, history = _fit(experiment, Losses(net), tx, split, run)
+    train_state, history = _fit(experiment, split, run, losses=Losses(net), tx=tx, check=check)
     plots.curves(history, run.path / "curves.png", title)
     logits = jax.jit(net.apply)(train_state.params, split.test["x"])
     wrong = plots.misclassified(split.test, np.asarray(logits), run.path / "misclassified.png")
@@ -119,28 +143,34 @@ def by_path(params: Any) -> dict[str, np.ndarray]:
 
 
 def _fit(
-    experiment: Experiment, losses: Losses, tx: Any, split: Split, run: RunDirectory
+    experiment: Experiment, split: Split, run: RunDirectory, *, losses: Losses, tx: Link, check: Callable[[], None]
 ) -> tuple[TrainState, list[dict[str, float]]]:
     key = jax.random.key(experiment.seed)
     init_key, order_key, loss_key = (jax.random.fold_in(key, use) for use in (1, 2, 3))
     params = losses.net.init(init_key, example_input())
+
+    def feed() -> Iterator[dict[str, np.ndarray]]:
+        for batch in batches(split.train, experiment.train.batch_size, key=order_key):
+            check()  # between two steps, where nothing of JAX is under way
+            yield batch
 
     def test(train_state: TrainState) -> dict[str, float]:
         return evaluate(losses.metrics, train_state.params, data=split.test)
 
     def keep(row: dict[str, float], train_state: TrainState) -> None:
         run.log(row)
-        if not all(map(math.isfinite, row.values())):
+        strange = [f"{name} {value}" for name, value in row.items() if not math.isfinite(value)]
+        if strange:
             raise RunError(
-                f"step {row['step']}: expected finite metrics, got loss {row['loss']}. {run.path} holds the parameters "
-                "of the report before, if there was one. A smaller optim.learning_rate, or optim.clip_norm, may help."
+                f"step {row['step']}: expected finite metrics, got {', '.join(strange)}. A smaller "
+                "optim.learning_rate, or optim.clip_norm, may help. Parameters are kept from finite reports only"
             )
         run.save_params(train_state.params)
 
     return fit(
         step(losses.loss, tx, has_aux=True),
         init(params, tx, key=loss_key),
-        batches(split.train, experiment.train.batch_size, key=order_key),
+        feed(),
         num_steps=experiment.train.num_steps,
         report_every=experiment.train.report_every,
         evaluate=test,

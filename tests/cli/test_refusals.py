@@ -1,0 +1,228 @@
+"""What cannot be run is refused on one line, before anything is compiled, and leaves nothing behind."""
+
+import shlex
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+
+from renga.training import cli
+from renga.training.cli import _run
+
+BASE = """
+seed = 0
+[net]
+name = "mlp"
+hidden = [4]
+[optim]
+name = "adam"
+rho = 0.1
+[train]
+num_steps = 2
+"""
+
+FILES = {
+    "base.toml": BASE.encode(),
+    "sgd.toml": BASE.replace('"adam"', '"sgd"\nmomentum = 0.9').encode(),
+    "empty.toml": b"",
+    "no_optim.toml": b'[net]\nname = "mlp"\n',
+    "no_name.toml": b'[net]\nhidden = [4]\n[optim]\nname = "adam"\n',
+    "list.toml": b'net = ["mlp"]\n[optim]\nname = "adam"\n',
+    "tables.toml": b'[[net]]\nname = "mlp"\n[optim]\nname = "adam"\n',
+    "date.toml": b"seed = 2020-02-02\n",
+    "key.toml": BASE.encode() + b"num_stesp = 3\n",
+    "table.toml": BASE.encode() + b"[tarin]\nnum_steps = 3\n",
+    "syntax.toml": b"seed = 0\n[net\n",
+    "twice.toml": b"seed = 0\nseed = 1\n",
+    "prose.toml": b"Dear reader,\n",
+    "picture.toml": bytes(range(256)),
+    "wide.toml": BASE.encode("utf-16"),
+    "deep.toml": b"seed = " + b"[" * 5000 + b"]" * 5000,
+    "long.toml": b"seed = " + b"9" * 5000,
+    "folder.toml/config": b"",
+    "held/notes.txt": b"",
+}
+
+# A command line, and what its message says.
+REFUSED = {
+    # keys
+    "train key.toml": (
+        'train.num_stesp: expected a key (num_steps, batch_size, report_every), got "num_stesp"',
+        "Did you mean train.num_steps?",
+    ),
+    "train table.toml": ("tarin: expected a key (net, optim, seed, data, train)", "Did you mean train?"),
+    "train base.toml --set sed=1": (
+        'sed: expected a key (net, optim, seed, data, train), got "sed". Did you mean seed?',
+    ),
+    "train base.toml --set qqq=1": ('qqq: expected a key (net, optim, seed, data, train), got "qqq"\n',),
+    "train base.toml --set a.b.c=1": ("a: expected a key",),
+    "train base.toml --set data.labelnoise=0.1": (
+        "data.labelnoise: expected a key of digits",
+        "Did you mean data.label_noise?",
+    ),
+    "train base.toml --set optim.Rho=1": ("optim.Rho: ", "Did you mean optim.rho?"),
+    "train base.toml --set optim.momentum=0.9": ("optim.momentum: expected a key of adam (name, learning_rate, ",),
+    "train sgd.toml --set optim.name=adam": ("optim.momentum: expected a key of adam",),
+    "train base.toml --set net.channels=[4]": ("net.channels: expected a key of mlp (name, hidden)",),
+    # tables
+    "train empty.toml": ("net: expected a table, its name one of convnet, mlp, got none",),
+    "train no_optim.toml": ("optim: expected a table, its name one of sgd, adam, got none",),
+    "train no_name.toml": ("net.name: expected one of convnet, mlp, got none",),
+    "train list.toml": ('net: expected a table, its name one of convnet, mlp, got ["mlp"]',),
+    "train tables.toml": ("net: expected a table", 'got [{name = "mlp"}]'),
+    "train base.toml --set optim=3": ("optim: expected a table, its name one of sgd, adam, got 3",),
+    "train base.toml --set train=3": ("train: expected a table, got 3",),
+    "train base.toml --set data=digits": ('data: expected a table, got "digits"',),
+    # names
+    "train base.toml --set optim.name=adm": ('optim.name: expected one of sgd, adam, got "adm". Did you mean adam?',),
+    "train base.toml --set optim.name=SGD": ("optim.name: ", "Did you mean sgd?"),
+    "train base.toml --set optim.name=rmsprop": ('optim.name: expected one of sgd, adam, got "rmsprop"\n',),
+    "train base.toml --set optim.name=[1]": ("optim.name: expected one of sgd, adam, got [1]",),
+    "train base.toml --set net.name=cnn": ('net.name: expected one of convnet, mlp, got "cnn". Did you mean convnet?',),
+    "train base.toml --set net.name=true": ("net.name: expected one of convnet, mlp, got true",),
+    "train base.toml --set data.name=mnist": ('data.name: expected one of digits, got "mnist"',),
+    "train base.toml --set optim.schedule=cosin": (
+        "optim.schedule: expected one of constant, cosine",
+        "Did you mean cosine?",
+    ),
+    "train base.toml --set optim.schedule={}": ("optim.schedule: expected one of constant, cosine, got {}",),
+    # integers
+    "train base.toml --set train.num_steps=0": ("train.num_steps: expected an integer in [1, 2147483647], got 0",),
+    "train base.toml --set train.num_steps=1.0": ("train.num_steps: expected an integer", "got 1.0"),
+    "train base.toml --set train.num_steps=true": ("train.num_steps: expected an integer", "got true"),
+    """train base.toml --set 'train.num_steps="5"'""": ("train.num_steps: expected an integer", 'got "5"'),
+    "train base.toml --set train.report_every=-1": ("train.report_every: expected an integer", "got -1"),
+    "train base.toml --set seed=-1": ("seed: expected an integer in [0, 4294967295], got -1",),
+    "train base.toml --set seed=4294967296": ("seed: expected an integer in [0, 4294967295], got 4294967296",),
+    "train base.toml --set seed=nan": ("seed: expected an integer", "got nan"),
+    "train date.toml": ("seed: expected an integer", "got 2020-02-02"),
+    # numbers
+    "train base.toml --set optim.rho=-0.1": ("optim.rho: expected a number of at least 0 and finite, got -0.1",),
+    "train base.toml --set optim.rho=nan": ("optim.rho: expected a number", "got nan"),
+    "train base.toml --set optim.rho=inf": ("optim.rho: expected a number", "got inf"),
+    "train base.toml --set optim.rho=true": ("optim.rho: expected a number", "got true"),
+    "train base.toml --set optim.rho=": ("optim.rho: expected a number", 'got ""'),
+    "train base.toml --set optim.rho.x=1": ("--set optim.rho.x=1: expected optim.rho to be a table, got 0.1",),
+    "train base.toml --set optim.learning_rate=0": (
+        "optim.learning_rate: expected a number above 0 and finite, got 0",
+    ),
+    "train base.toml --set optim.learning_rate=1e39": ("optim.learning_rate: expected a number above 0", "got 1e+39"),
+    "train base.toml --set data.label_noise=2": ("data.label_noise: expected a number in [0, 1], got 2",),
+    "train base.toml --set data.test_share=1": ("data.test_share: expected a number in (0, 1), got 1",),
+    "train sgd.toml --set optim.momentum=1": ("optim.momentum: expected a number in [0, 1), got 1",),
+    # lists
+    "train base.toml --set net.hidden=[]": (
+        "net.hidden: expected a list with a length of at least 1, each item an integer",
+        "got []",
+    ),
+    "train base.toml --set net.hidden=8": ("net.hidden: expected a list", "got 8"),
+    "train base.toml --set net.hidden=[8,0]": ("net.hidden[1]: expected an integer in [1, 2147483647], got 0",),
+    "train base.toml --set net.hidden=[[8]]": ("net.hidden[0]: expected an integer", "got [8]"),
+    """train base.toml --set 'net={name="convnet", channels=[1,1,1,1]}'""": (
+        "net.channels: expected a list with a length in [1, 3]",
+        "got [1, 1, 1, 1]",
+    ),
+    # sizes that the data cannot bear
+    "train base.toml --set train.batch_size=1199": (
+        "train.batch_size: expected at most the 1198 training images, got 1199",
+    ),
+    "train base.toml --set data.test_share=0.9999": (
+        "data.test_share: expected some of the 1797 images on both sides, got 0.9999",
+    ),
+    "train base.toml --set data.test_share=1e-9": ("data.test_share: expected some of the 1797 images", "got 1e-09"),
+    # assignments
+    "train base.toml --set optim.rho": ("--set optim.rho: expected key=value, such as optim.rho=0.1",),
+    "train base.toml --set =1": ("--set =1: expected key=value",),
+    "train base.toml --set optim..rho=1": ("--set optim..rho=1: expected key=value",),
+    "train base.toml --set optim.name.x=1": ('expected optim.name to be a table, got "adam"',),
+    # files
+    "train syntax.toml": ("syntax.toml: expected TOML", "at line 2, column 5"),
+    "train twice.toml": ("twice.toml: expected TOML", "at line 2, column 9"),
+    "train prose.toml": ("prose.toml: expected TOML", "at line 1, column 6"),
+    "train picture.toml": ("picture.toml: expected text in UTF-8", "position 128"),
+    "train wide.toml": ("wide.toml: expected text in UTF-8",),
+    "train deep.toml": ("deep.toml: expected TOML",),
+    "train long.toml": ("long.toml: expected TOML",),
+    "train folder.toml": ("folder.toml: expected a config file, got a directory",),
+    "train bass.toml": ("bass.toml: expected a config file, got none of that name. Did you mean base.toml?",),
+    "train digits_conv": ("digits_conv: expected a config file", "Did you mean digits_convnet?"),
+    "train nowhere/digits_convnet.toml": (
+        "nowhere/digits_convnet.toml: expected a config file",
+        "Did you mean digits_convnet?",
+    ),
+    "summary quite/another": ("quite/another: expected a config file", "Known are digits_adam, digits_convnet, "),
+    "train ''": ("'': expected a config file, got none of that name",),
+    # run directories
+    "train base.toml --out held": ("held: expected a new or empty directory, got one that holds notes.txt",),
+    "train base.toml --out base.toml": ("base.toml: expected a directory that can be written, got a file",),
+    "train base.toml --out base.toml/run": (
+        "base.toml/run: expected a directory that can be written, got 'Not a directory'",
+    ),
+    "train base.toml --out /proc/run": ("/proc/run: expected a directory that can be written",),
+    # command lines
+    "": ("usage: renga", "COMMAND"),
+    "tarin": ("invalid choice: 'tarin' (choose from", "train"),
+    "train base.toml more": ("usage: renga train", "unrecognized arguments: more"),
+    "train base.toml --sett a=1": ("usage: renga train", "unrecognized arguments: --sett"),
+    "train base.toml --set": ("--set: expected one argument",),
+    "list --out run": ("usage: renga list", "unrecognized arguments: --out run"),
+}
+
+
+@pytest.fixture(scope="module")
+def compilations():
+    """The names of what JAX compiles from here on."""
+    names: list[str] = []
+
+    def listen(event: str, duration_secs: float, **kwargs: str | int) -> None:
+        if "compile" in event:
+            names.append(event)
+
+    jax.clear_caches()  # what is compiled already is not heard
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield names
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
+@pytest.fixture
+def files(tmp_path) -> Path:
+    for name, content in FILES.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    return tmp_path
+
+
+def test_a_compilation_would_be_heard(compilations):
+    jax.jit(lambda x: x + 1).lower(1.0).compile()
+    assert compilations
+
+
+@pytest.mark.parametrize("line", REFUSED)
+def test_it_is_refused(line, renga, files, compilations, monkeypatch):
+    monkeypatch.setattr(_run, "fit", lambda *args, **keywords: pytest.fail("training began"))
+    compilations.clear()
+    before = sorted(files.rglob("*"))
+    answer = renga(*shlex.split(line))
+    assert (answer.code, answer.out) == (2, "")
+    for words in REFUSED[line]:
+        assert words in answer.err
+    *usage, last = answer.err.splitlines()
+    assert last.startswith("renga")
+    assert not usage or usage[0].startswith("usage: renga")
+    assert compilations == []
+    assert sorted(files.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("module", "says"),
+    [("sklearn.datasets", "data.name: digits needs scikit-learn"), ("renga.training.cli._plots", "matplotlib")],
+)
+def test_a_missing_extra_is_named(module, says, renga, files, monkeypatch):
+    monkeypatch.delattr(cli, "_plots", raising=False)
+    monkeypatch.setitem(sys.modules, module, None)
+    answer = renga("train", "base.toml")
+    assert (answer.code, answer.out) == (2, "")
+    assert says in answer.err
+    assert "pip install 'renga[cli]'" in answer.err
+    assert not (files / "runs").exists()

@@ -1,0 +1,298 @@
+"""The loop against a loop of one's own, its reports, and its errors."""
+
+import re
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from renga import nets, optim, training
+from renga.training._fit import default_steps_per_call
+
+from ..optim.trees import assert_close, assert_same
+
+NET = nets.serial(nets.linear(4), jnp.tanh, nets.dropout(0.2), nets.linear(1))
+X = np.sin(np.arange(60.0, dtype=np.float32)).reshape(20, 3)
+DATA = {"x": X, "y": np.cos(3 * X[:, :1])}
+TX = optim.chain(optim.sam(0.05), optim.adam(0.03))
+TRACED = []
+
+
+def loss_fn(params: Any, batch: Any, key: jax.Array) -> jax.Array:
+    return training.squared_error(NET.apply(params, batch["x"], key=key, train=True), batch["y"])
+
+
+def counted_loss(params: jax.Array, batch: Any, key: None) -> jax.Array:
+    TRACED.append("counted_loss")
+    return training.squared_error(params * batch["x"], batch["x"])
+
+
+def start() -> training.TrainState:
+    return training.init(NET.init(jax.random.key(0), X), TX, key=jax.random.key(1))
+
+
+def feed() -> training.Batches:
+    return training.batches(DATA, 4, key=jax.random.key(2))
+
+
+STEP = training.step(loss_fn, TX)
+
+
+def mean_step(train_state: training.TrainState, batch: Any) -> tuple[training.TrainState, dict[str, jax.Array]]:
+    """A step of one's own that only counts, and reports the mean of its batch."""
+    return train_state._replace(step=train_state.step + 1), {"mean": jnp.mean(batch)}
+
+
+def count(
+    num_batches: int, progress: bool = False, **options: Any
+) -> tuple[training.TrainState, list[dict[str, float]]]:
+    """Runs `mean_step` over batches with means 0, 1, 2, …"""
+    batches = (np.full(2, value, np.float32) for value in range(num_batches))
+    train_state = training.init(jnp.zeros(()), optim.sgd(0.1))
+    return training.fit(mean_step, train_state, batches, progress=progress, **options)
+
+
+@pytest.mark.parametrize("steps_per_call", [1, 3, 10])
+def test_it_equals_a_loop_in_python(steps_per_call: int):
+    compiled, expected, losses = jax.jit(STEP), start(), []
+    for _, batch in zip(range(25), feed(), strict=False):
+        expected, metrics = compiled(expected, batch)
+        losses.append(metrics["loss"].item())
+    options: dict[str, Any] = {"num_steps": 25, "steps_per_call": steps_per_call, "report_every": 10, "progress": False}
+    found, history = training.fit(STEP, start(), feed(), **options)
+    assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert [row["step"] for row in history] == [10, 20, 25]
+    means = [np.mean(losses[:10]), np.mean(losses[10:20]), np.mean(losses[20:])]
+    np.testing.assert_allclose([row["loss"] for row in history], means, rtol=1e-4)
+
+
+@pytest.mark.parametrize("steps_per_call", [1, 4, 10])
+def test_the_history_has_means_since_the_last_report(steps_per_call: int):
+    train_state, history = count(9, num_steps=9, report_every=4, steps_per_call=steps_per_call)
+    assert history == [{"step": 4, "mean": 1.5}, {"step": 8, "mean": 5.5}, {"step": 9, "mean": 8.0}]
+    assert train_state.step == 9
+
+
+def test_reports_are_counted_from_where_the_run_starts():
+    train_state, _ = count(7, num_steps=7)
+    _, history = training.fit(
+        mean_step, train_state, iter(np.ones((9, 2), np.float32)), num_steps=9, report_every=5, progress=False
+    )
+    assert [row["step"] for row in history] == [12, 16]
+
+
+def test_metrics_of_half_precision_have_means_in_full():
+    def step(train_state: training.TrainState, batch: Any) -> Any:
+        return mean_step(train_state, batch)[0], {"one": jnp.ones((), jnp.bfloat16)}
+
+    train_state = training.init(jnp.zeros(()), optim.sgd(0.1))
+    _, history = training.fit(
+        step, train_state, iter(np.zeros((600, 1))), num_steps=600, report_every=600, progress=False
+    )
+    assert history == [{"step": 600, "one": 1.0}]
+
+
+@pytest.mark.parametrize("steps_per_call", [1, 5])
+def test_the_train_state_that_was_given_stays_valid(steps_per_call: int):
+    given, before = start(), start()
+    options: dict[str, Any] = {"num_steps": 5, "steps_per_call": steps_per_call, "progress": False}
+    training.fit(STEP, given, feed(), **options)
+    assert_same(given, before)
+
+
+@pytest.mark.parametrize("steps_per_call", [1, 10])
+def test_a_run_in_two_halves_is_bitwise_the_whole_run(steps_per_call: int):
+    options: dict[str, Any] = {"report_every": 20, "steps_per_call": steps_per_call, "progress": False}
+    whole, history = training.fit(STEP, start(), feed(), num_steps=80, **options)
+    half, first = training.fit(STEP, start(), feed(), num_steps=40, **options)
+    halves, second = training.fit(STEP, half, feed(), num_steps=40, **options)
+    assert_same(halves, whole)
+    assert first + second == history
+
+
+def test_any_other_iterable_is_taken_up_where_it_stands_and_no_batch_is_lost():
+    stream: Iterator[Any] = iter([np.full(1, value, np.float32) for value in range(10)])
+    train_state, rows = training.init(jnp.zeros(()), optim.sgd(0.1)), []
+    for _ in range(2):
+        train_state, history = training.fit(
+            mean_step, train_state, stream, num_steps=5, steps_per_call=3, report_every=5, progress=False
+        )
+        rows += history
+    assert rows == [{"step": 5, "mean": 2.0}, {"step": 10, "mean": 7.0}]
+    assert list(stream) == []
+
+
+@pytest.mark.parametrize("steps_per_call", [1, 3, 10])
+def test_it_stops_where_the_batches_end_and_reports_what_is_left(steps_per_call: int):
+    train_state, history = count(7, num_steps=100, report_every=5, steps_per_call=steps_per_call)
+    assert history == [{"step": 5, "mean": 2.0}, {"step": 7, "mean": 5.5}]
+    assert train_state.step == 7
+
+
+def test_batches_that_end_with_a_report_are_not_reported_again():
+    assert [row["step"] for row in count(10, num_steps=100, report_every=5)[1]] == [5, 10]
+
+
+def test_without_batches_nothing_happens():
+    train_state, history = count(0, num_steps=5)
+    assert history == []
+    assert train_state.step == 0
+
+
+@pytest.mark.parametrize("steps_per_call", [None, 1, 5])
+def test_an_equal_step_is_not_traced_again(steps_per_call: int | None):
+    batches = iter(np.ones((100, 3), np.float32))
+
+    def run() -> None:
+        step = training.step(counted_loss, optim.chain(optim.clip(1.0), optim.sgd(0.1)))
+        train_state = training.init(jnp.zeros(3), optim.chain(optim.clip(1.0), optim.sgd(0.1)))
+        stream = ({"x": batch} for batch in batches)
+        training.fit(
+            step, train_state, stream, num_steps=12, steps_per_call=steps_per_call, report_every=10, progress=False
+        )
+
+    jax.clear_caches()
+    TRACED.clear()
+    run()
+    assert len(TRACED) == 1
+    run()
+    assert len(TRACED) == 1
+
+
+def test_evaluate_joins_the_report_and_on_report_sees_it_with_the_train_state():
+    seen = []
+    options: dict[str, Any] = {
+        "evaluate": lambda train_state: {"at": float(train_state.step)},
+        "on_report": lambda row, train_state: seen.append((row, int(train_state.step))),
+    }
+    _, history = count(9, num_steps=9, report_every=4, **options)
+    assert [row["at"] for row in history] == [4.0, 8.0, 9.0]
+    assert seen == [(row, row["step"]) for row in history]
+
+
+LINE = re.compile(r"step +(\d+)/(\d+)  mean (\S+)  [\d,]+ steps/s  ETA (\d+:)?\d+:\d\d")
+
+
+def test_where_stdout_is_no_terminal_every_report_is_a_line(capsys: pytest.CaptureFixture[str]):
+    count(12, num_steps=12, report_every=5, progress=True)
+    lines = [LINE.fullmatch(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line and line.groups()[:3] for line in lines] == [("5", "12", "2"), ("10", "12", "7"), ("12", "12", "10.5")]
+
+
+def test_the_line_of_a_run_that_is_taken_up_counts_all_steps(capsys: pytest.CaptureFixture[str]):
+    train_state, _ = count(7, num_steps=7)
+    batches = iter(np.ones((9, 2), np.float32))
+    training.fit(mean_step, train_state, batches, num_steps=9, report_every=5)
+    lines = [LINE.fullmatch(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line and line.groups()[:2] for line in lines] == [("12", "16"), ("16", "16")]
+
+
+def test_rate_and_time_left_are_those_since_the_last_report(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    times = iter([100.0, 102.0, 106.0])
+    monkeypatch.setattr("renga.training._progress.time.perf_counter", lambda: next(times))
+    batches = iter(np.ones((20, 2), np.float32))
+    train_state = training.init(jnp.zeros(()), optim.sgd(0.1))
+    on_report = lambda row, _: None if row["step"] < 10 else next(iter(()))  # noqa: E731
+    with pytest.raises(StopIteration):
+        training.fit(mean_step, train_state, batches, num_steps=20_000, report_every=5, on_report=on_report)
+    assert capsys.readouterr().out.splitlines() == [
+        "step     5/20000  mean 1  2 steps/s  ETA 2:13:18",
+        "step    10/20000  mean 1  1 steps/s  ETA 4:26:32",
+    ]
+
+
+def pretend_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes stdout look like a terminal; to be called in the test, whose stdout is not that of its fixtures."""
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+
+
+def test_on_a_terminal_one_line_is_drawn_anew(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    pretend_terminal(monkeypatch)
+    count(12, num_steps=12, report_every=5, progress=True)
+    shown = capsys.readouterr().out
+    assert "\x1b[" in shown
+    last = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown).replace("\r", "\n").strip().splitlines()[-1]
+    assert re.match(r"step 12/12  mean 10\.5  [\d,]+ steps/s .*ETA 0:00", last)
+
+
+def test_on_a_terminal_without_rich_every_report_is_a_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    pretend_terminal(monkeypatch)
+    monkeypatch.setitem(sys.modules, "rich.progress", None)
+    count(12, num_steps=12, report_every=5, progress=True)
+    lines = capsys.readouterr().out.splitlines()
+    assert all(LINE.fullmatch(line) for line in lines)
+    assert len(lines) == 3
+
+
+def test_the_terminal_is_given_back_after_an_error(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    pretend_terminal(monkeypatch)
+    with pytest.raises(ZeroDivisionError):
+        count(12, num_steps=12, report_every=5, progress=True, on_report=lambda *_: 1 / 0)
+    assert capsys.readouterr().out.rstrip("\n").endswith("\x1b[?25h")  # the cursor is shown again
+
+
+def test_without_progress_nothing_is_printed(capsys: pytest.CaptureFixture[str]):
+    count(12, num_steps=12, report_every=5, progress=False)
+    assert capsys.readouterr().out == ""
+
+
+CONVS: dict[str, nets.Net] = {
+    "plain": nets.conv(2, 3),
+    "under scan": nets.repeat(nets.conv(2, 3), 2),
+    "under vmap and jit": nets.ensemble(nets.serial(jax.jit(jnp.tanh), nets.conv(2, 3)), 2),
+}
+
+
+@pytest.mark.parametrize("net", CONVS.values(), ids=CONVS.keys())
+def test_a_step_that_convolves_goes_alone_on_a_cpu(net: nets.Net, monkeypatch: pytest.MonkeyPatch):
+    images, tx = jnp.ones((1, 4, 4, 2)), optim.sgd(0.1)
+    step = training.step(lambda params, batch, key: jnp.mean(net.apply(params, batch) ** 2), tx)
+    train_state = training.init(net.init(jax.random.key(0), images), tx)
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    assert default_steps_per_call(step, train_state, images) == 1
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert default_steps_per_call(step, train_state, images) == 10
+
+
+def test_any_other_step_goes_with_nine_more():
+    assert default_steps_per_call(STEP, start(), next(iter(feed()))) == 10
+
+
+@pytest.mark.parametrize("name", ["num_steps", "report_every", "steps_per_call"])
+@pytest.mark.parametrize("wrong", [0, -3, 2.5, True, "10"])
+def test_counts_below_one_and_no_integers_are_refused(name: str, wrong: Any):
+    expected = f"fit: expected {name} to be an integer of at least 1, got {wrong!r}"
+    with pytest.raises(ValueError, match=f"^{re.escape(expected)}$"):
+        count(3, progress=False, **({"num_steps": 3} | {name: wrong}))
+
+
+def test_batches_of_two_shapes_are_refused():
+    batches = [{"x": np.ones((4, 2))}, {"x": np.ones((3, 2))}]
+    step: Callable[..., Any] = lambda train_state, batch: mean_step(train_state, batch["x"])  # noqa: E731
+    train_state = training.init(jnp.zeros(()), optim.sgd(0.1))
+    expected = "fit: expected batches of one shape, got (3, 2) and (4, 2)"
+    with pytest.raises(ValueError, match=f"^{re.escape(expected)}$"):
+        training.fit(step, train_state, batches, num_steps=2, steps_per_call=2, progress=False)
+
+
+@pytest.mark.parametrize("steps_per_call", [1, 2])
+def test_a_metric_that_is_no_scalar_is_refused(steps_per_call: int):
+    def step(train_state: training.TrainState, batch: Any) -> Any:
+        return train_state, {"each": batch}
+
+    train_state = training.init(jnp.zeros(()), optim.sgd(0.1))
+    expected = r"(?m)^fit: expected metrics/each to be a scalar, got shape \(4,\)$"
+    with pytest.raises(ValueError, match=expected):
+        training.fit(
+            step, train_state, np.ones((2, 4), np.float32), num_steps=2, steps_per_call=steps_per_call, progress=False
+        )
