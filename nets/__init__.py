@@ -88,4 +88,6 @@ from ._norm import batch_norm as batch_norm
 from ._norm import layer_norm as layer_norm
 from ._stack import ensemble as ensemble
 from ._stack import repeat as repeat
+from ._summary import Summary as Summary
+from ._summary import SummaryRow as SummaryRow
 from ._summary import summary as summary

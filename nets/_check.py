@@ -25,7 +25,7 @@ def check_last_axis(x: Any, size: int | None = None) -> None:
     Raises:
       ShapeError: with the shape that was given.
     """
-    if len(x.shape) < 1 or (size is not None and x.shape[-1] != size):
+    if len(x.shape) < 1 or x.shape[-1] < 1 or (size is not None and x.shape[-1] != size):
         wanted = "[..., features]" if size is None else f"[..., {size}]"
         raise ShapeError(f"an input {wanted}", f"{tuple(x.shape)}")
 
@@ -41,9 +41,19 @@ def check_spatial(x: Any, num: int, channels: int | None = None) -> None:
     Raises:
       ShapeError: with the axes expected and the shape given.
     """
-    if len(x.shape) < num + 1 or (channels is not None and x.shape[-1] != channels):
+    if len(x.shape) < num + 1 or x.shape[-1] < 1 or (channels is not None and x.shape[-1] != channels):
         count = "" if channels is None else f" with {channels} channels"
         raise ShapeError(f"{spatial_axes(num)}{count}", f"{tuple(x.shape)}")
+
+
+def check_windows(x: Any, y: Any, sizes: tuple[int, ...]) -> None:
+    """Refuses an input whose spatial axes do not hold one window.
+
+    Raises:
+      ShapeError: with the window and the shape given.
+    """
+    if 0 in y.shape and 0 not in x.shape:
+        raise ShapeError(f"{spatial_axes(len(sizes))} that hold the window {sizes}", f"{tuple(x.shape)}")
 
 
 def dtype_for(x: jax.Array, *params: jax.Array) -> Any:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ._check import at_least_float32, check_arrays, check_size, check_spatial, dtype_for, spatial_axes
+from ._check import at_least_float32, check_arrays, check_size, check_spatial, check_windows, dtype_for, spatial_axes
 from ._define import Initializer
 from ._errors import ShapeError
 from ._initializers import lecun_normal, zeros
@@ -89,6 +89,7 @@ def conv(
             feature_group_count=groups,
         )
         y = y.reshape(*x.shape[: -num - 1], *y.shape[1:])
+        check_windows(x, y, sizes)
         return y + params["b"].astype(dtype) if bias else y
 
     return Net(init, apply)
@@ -196,6 +197,7 @@ def _reduce_windows(x: jax.Array, reduce: Any, start: Any, sizes: tuple, strides
     window, steps = (1, *sizes, 1), (1, *strides, 1)
     pads = pads if isinstance(pads, str) else ((0, 0), *pads, (0, 0))
     y = lax.reduce_window(_one_batch_axis(x, num), start, reduce, window, steps, pads)
+    check_windows(x, y, sizes)
     return y.reshape(*x.shape[: -num - 1], *y.shape[1:])
 
 

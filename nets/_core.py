@@ -87,8 +87,12 @@ def leaf(init: Callable[..., Any] | None, apply: Callable[..., Any], stateful: b
         if init is None:
             return lambda key: ({}, {})
         accepted = _accepted(init, struct(inputs))
-        keywords = {name: value for name, value in options.keywords.items() if name in declared(init)[0]}
-        made = functools.partial(_call_init, init, accepted, struct(keywords))
+        keywords = {
+            name: struct(value) if _holds_arrays(value) else value
+            for name, value in options.keywords.items()
+            if name in declared(init)[0]
+        }
+        made = functools.partial(_call_init, init, accepted, keywords)
         return made if stateful else lambda key: (made(key), {})
 
     return Core(core_apply, core_init, None, init is not None, stateful, open_ended or "key" in names)
@@ -129,11 +133,14 @@ def plan(net: Any, inputs: tuple, options: Options) -> Plan:
     """The plan of a network for inputs of these shapes; nothing is computed."""
     noted: list[Plan] = []
 
-    def note(inputs: tuple, keywords: dict) -> None:
+    arrays = {name: struct(value) for name, value in options.keywords.items() if _holds_arrays(value)}
+
+    def note(inputs: tuple, arrays: dict) -> None:
+        keywords = {**options.keywords, **arrays}
         noted.append(trace(net, inputs, options._replace(keywords=keywords))[1])
 
     with naming(net, root=True):
-        jax.eval_shape(note, struct(inputs), struct(dict(options.keywords)))
+        jax.eval_shape(note, struct(inputs), arrays)
     return noted[0]
 
 
@@ -165,6 +172,11 @@ def struct(tree: Any) -> Any:
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
 
     return jax.tree.map(of, tree)
+
+
+def _holds_arrays(keyword: Any) -> bool:
+    """Whether a keyword's value is traced: a flag or a word is not."""
+    return any(hasattr(leaf, "dtype") for leaf in jax.tree.leaves(keyword))
 
 
 def stand_in(tree: Any) -> Any:

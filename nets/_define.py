@@ -17,7 +17,7 @@ Initializer = Callable[..., jax.Array]
 
 
 @layer
-def param(shape: tuple[int, ...], init: Initializer, *, dtype: Any = "float32") -> Net:
+def param(shape: tuple[int, ...], init: Initializer, *, dtype: Any = "float32") -> Any:
     """A child that is one array: in the body of a `define`d network its name *is* the array.
 
     Args:

@@ -67,6 +67,11 @@ class Net(Recorded):
             raise error
         return self.apply({}, *inputs, key=key, train=train, **keywords)
 
+    @property
+    def params(self) -> Any:
+        """A child's own parameters, in the body of a `define`d network; a network by itself holds none."""
+        raise AttributeError(f"{self!r}: a network holds no parameters; those of a child are seen in the body it is in")
+
 
 class StatefulNet(Net):
     """A network that carries statistics from one application to the next.

@@ -20,7 +20,7 @@ _MOVES = frozenset(
 )
 
 
-class Row(NamedTuple):
+class SummaryRow(NamedTuple):
     """One layer of a network, all that is inside it included.
 
     Attributes:
@@ -38,7 +38,7 @@ class Row(NamedTuple):
     num_flops: int
 
 
-class Summary(tuple[Row, ...]):
+class Summary(tuple[SummaryRow, ...]):
     """The rows of a network, the network itself last; prints as a table."""
 
     __slots__ = ()
@@ -67,7 +67,7 @@ def summary(net: Net, *inputs: Any, train: bool = False) -> Summary:
       *inputs: arrays or `jax.ShapeDtypeStruct`s.
       train: whether to look at the network in training.
     Returns:
-      A tuple of rows, `Row(path, layer, output, num_params, num_flops)`, that prints as a table.
+      A tuple of rows, `SummaryRow(path, layer, output, num_params, num_flops)`, that prints as a table.
 
     >>> print(summary(mlp(16, 1), jax.ShapeDtypeStruct((8, 3), "float32")))
     path      layer       output   params  FLOPs
@@ -89,7 +89,7 @@ def summary(net: Net, *inputs: Any, train: bool = False) -> Summary:
         for depth in range(len(path) + 1):
             flops[path[:depth]] = flops.get(path[:depth], 0) + count
     rows = [
-        Row(path, repr(part.net), _shapes(part.outputs), _size(own), flops.get(_parts(path), 0))
+        SummaryRow(path, repr(part.net), _shapes(part.outputs), _size(own), flops.get(_parts(path), 0))
         for path, part, own in _walk(planned, params)
     ]
     return Summary((*rows[1:], rows[0]))

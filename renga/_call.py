@@ -98,6 +98,12 @@ class Recorded:
     def __hash__(self) -> int:
         return id(self) if self.call is None else hash(self.call)
 
+    def __copy__(self) -> Any:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        return self
+
     def __reduce__(self) -> Any:
         if self.call is None:
             raise pickle.PicklingError(f"{self!r}: expected a value made by a recorded call, got one without.")
@@ -179,6 +185,8 @@ def show(value: Any) -> str:
     if type(value) is dict:
         return "{" + ", ".join(f"{name!r}: {show(item)}" for name, item in value.items()) + "}"
     if isinstance(value, np.ndarray | jax.Array):
+        if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
+            return f"{value.dtype}{list(value.shape)}"
         return repr(value) if value.ndim else repr(value.item()) if not isinstance(value, Tracer) else str(value)
     name = getattr(value, "__name__", None)
     return name if isinstance(name, str) else repr(value)

@@ -3,9 +3,10 @@
 import json
 
 import pytest
-from test_examples import load
 
 from renga.training.cli import main
+
+from .test_examples import load
 
 pytestmark = pytest.mark.slow
 

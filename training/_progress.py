@@ -20,7 +20,7 @@ class Progress:
     def __init__(self, first_step: int, last_step: int):
         self._last_step = last_step
         self._before = (time.perf_counter(), first_step)
-        self._bar = _rich_bar(first_step, last_step) if sys.stdout.isatty() else None
+        self._bar = _rich_bar(first_step, last_step) if sys.stdout and sys.stdout.isatty() else None
 
     def report(self, row: Mapping[str, float]) -> None:
         """Shows one row of the history, `step` and metrics by name."""
@@ -28,12 +28,13 @@ class Progress:
         (then, from_step), self._before = self._before, (now, step)
         rate = (step - from_step) / max(now - then, 1e-9)
         left = (self._last_step - step) / max(rate, 1e-9)
+        place = f"step {step:>{len(str(self._last_step))}}/{self._last_step}"
         metrics = "  ".join(f"{name} {value:.4g}" for name, value in row.items() if name != "step")
-        line = f"step {step:>{len(str(self._last_step))}}/{self._last_step}  {metrics}  {rate:,.0f} steps/s"
+        speed = f"{rate:,.0f} steps/s  ETA {_clock(left)}"
         if self._bar is None:
-            print(f"{line}  ETA {_clock(left)}", flush=True)
+            print(f"{place}  {metrics}  {speed}", flush=True)
         else:
-            self._bar.update(0, completed=step, text=line, eta=_clock(left))
+            self._bar.update(0, completed=step, place=place, metrics=metrics, speed=speed)
 
     def close(self) -> None:
         """Leaves the last line standing."""
@@ -44,10 +45,15 @@ class Progress:
 def _rich_bar(first_step: int, last_step: int) -> Any:
     try:
         from rich.progress import BarColumn, Progress, TextColumn
+        from rich.table import Column
     except ImportError:
         return None
-    bar = Progress(TextColumn("{task.fields[text]}"), BarColumn(bar_width=20), TextColumn("ETA {task.fields[eta]}"))
-    bar.add_task("", total=last_step, completed=first_step, text="compiling", eta="-:--")
+    rest = Column(ratio=1, no_wrap=True, overflow="ellipsis")  # a narrow terminal cuts the metrics, not the time left
+    texts = [TextColumn(f"{{task.fields[{name}]}}") for name in ("place", "speed")]
+    bar = Progress(
+        texts[0], BarColumn(12), texts[1], TextColumn("{task.fields[metrics]}", table_column=rest), expand=True
+    )
+    bar.add_task("", total=last_step, completed=first_step, place="compiling", speed="ETA -:--", metrics="")
     bar.start()
     return bar
 

@@ -61,7 +61,7 @@ def test_a_run_prints_what_it_trains_its_reports_and_how_it_ended(finished):
     directory, out = finished
     number = r"[\d.e+-]+"
     report = (
-        rf"  accuracy {number}  loss {number}  test_accuracy {number}  test_loss {number}  \d+ steps/s  ETA \d+:\d\d"
+        rf"  accuracy {number}  loss {number}  test_accuracy {number}  test_loss {number}  [\d,]+ steps/s  ETA \d+:\d\d"
     )
     patterns = [
         r"network   serial\(flatten\(\), mlp\(4, 10\)\)",

@@ -139,6 +139,27 @@ ERRORS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         ShapeError,
         "conv(3, (3, 3, 3)): expected [..., depth, height, width, channels], got (8, 8, 1).",
     ),
+    "conv, window larger than the image": (
+        lambda: nets.serial(nets.max_pool(8), nets.conv(3, 3, padding="valid")).init(KEY, zeros(8, 8, 1)),
+        ShapeError,
+        "serial/conv = conv(3, 3, padding='valid'): expected [..., height, width, channels] that hold the window "
+        "(3, 3), got (1, 1, 1).",
+    ),
+    "max_pool, window larger than the image": (
+        lambda: nets.max_pool(2)(zeros(1, 1, 3)),
+        ShapeError,
+        "max_pool(2): expected [..., height, width, channels] that hold the window (2, 2), got (1, 1, 3).",
+    ),
+    "linear, no features": (
+        lambda: nets.linear(3).init(KEY, zeros(2, 0)),
+        ShapeError,
+        "linear(3): expected an input [..., features], got (2, 0).",
+    ),
+    "parameters of a network that is no child": (
+        lambda: nets.linear(3).params,
+        AttributeError,
+        "linear(3): a network holds no parameters; those of a child are seen in the body it is in",
+    ),
     "conv, groups": (
         lambda: nets.conv(4, 3, groups=2).init(KEY, zeros(8, 8, 3)),
         ShapeError,

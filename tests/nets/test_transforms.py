@@ -142,7 +142,7 @@ def test_a_child_called_twice_shares_its_weights():
 def test_a_child_shows_its_own_parameters():
     @nets.define
     def tied(ids, *, tokens=nets.embed(5, 4)):
-        return tokens(ids) @ tokens.params["w"].T  # pyright: ignore[reportAttributeAccessIssue]
+        return tokens(ids) @ tokens.params["w"].T
 
     ids = jnp.array([0, 3])
     params = tied.init(KEY, ids)
@@ -335,3 +335,21 @@ def test_jit_finds_the_program_of_an_equal_network():
 def test_a_network_without_parameters_is_called_like_a_function():
     assert_close(nets.max_pool((2,))(X), nets.max_pool((2,)).apply({}, X))
     assert_close(nets.serial(jnp.tanh, nets.flatten(2))(X), jnp.tanh(X).reshape(-1))
+
+
+@nets.define
+def masked_mean(x, *, mask=None, causal=None, out=nets.linear(2)):
+    if causal:
+        x = jnp.cumsum(x, -2)
+    return out(x if mask is None else x * mask[..., None])
+
+
+def test_keywords_of_a_body_may_be_arrays_or_flags_at_init_and_apply():
+    x, mask = jnp.ones((3, 4)), jnp.array([1.0, 0.0, 1.0])
+    plain = masked_mean.init(KEY, x)
+    for keywords in ({"mask": mask}, {"causal": True}, {"mask": mask, "causal": False}):
+        same = jax.tree.map(jnp.array_equal, plain, masked_mean.init(KEY, x, **keywords))
+        assert all(jax.tree.leaves(same))
+    w, b = plain["out"]["w"], plain["out"]["b"]
+    np.testing.assert_allclose(masked_mean.apply(plain, x, mask=mask), (x * mask[:, None]) @ w + b, rtol=1e-5)
+    np.testing.assert_allclose(masked_mean.apply(plain, x, causal=True), jnp.cumsum(x, 0) @ w + b, rtol=1e-5)

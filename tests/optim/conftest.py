@@ -7,11 +7,8 @@ import pytest
 
 
 @pytest.fixture(scope="module", autouse=True)
-def quick_compiler() -> Iterator[None]:
-    """Compile time is most of what tests cost; what they say does not depend on the optimiser."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+def _compiled_quickly(quick_compiler: None) -> None:
+    """Hundreds of small programs: compile time is most of what they cost."""
 
 
 @pytest.fixture

@@ -198,9 +198,6 @@ def test_a_value_prints_as_its_call(value: Any, shown: str):
     assert repr(value) == shown
 
 
-@pytest.mark.xfail(
-    strict=True, raises=NotImplementedError, reason="renga/_call.py: show() takes .item() of a random key"
-)
 def test_a_call_with_a_random_key_can_be_printed():
     assert "noisy_sgd(0.1, key=" in repr(optim.noisy_sgd(0.1, key=jax.random.key(3)))
 
@@ -244,12 +241,7 @@ def test_a_deep_copy_is_equal(build: Callable[[], Any]):
     "build",
     [
         lambda: optim.adam(0.1),
-        pytest.param(
-            lambda: nets.mlp(3, activation=jax.nn.gelu),
-            marks=pytest.mark.xfail(
-                strict=True, reason="renga/_call.py: copy.copy calls again with stand-ins for functions"
-            ),
-        ),
+        lambda: nets.mlp(3, activation=jax.nn.gelu),
     ],
     ids=["numbers", "functions"],
 )

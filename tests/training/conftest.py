@@ -1,5 +1,8 @@
 """What tests of training see."""
 
-from ..optim.conftest import quick_compiler
+import pytest
 
-__all__ = ["quick_compiler"]
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled_quickly(quick_compiler: None) -> None:
+    """Many small programs: compile time is most of what they cost."""

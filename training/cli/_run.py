@@ -154,8 +154,10 @@ def _fit(
             check()  # between two steps, where nothing of JAX is under way
             yield batch
 
+    metrics_fn = losses.metrics  # one function for all reports, so that it is compiled once
+
     def test(train_state: TrainState) -> dict[str, float]:
-        return evaluate(losses.metrics, train_state.params, data=split.test)
+        return evaluate(metrics_fn, train_state.params, data=split.test)
 
     def keep(row: dict[str, float], train_state: TrainState) -> None:
         run.log(row)

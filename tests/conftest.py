@@ -1,0 +1,14 @@
+"""What every test may ask for."""
+
+from collections.abc import Iterator
+
+import jax
+import pytest
+
+
+@pytest.fixture(scope="module")
+def quick_compiler() -> Iterator[None]:
+    """For tests whose time is that of the compiler, and whose facts do not depend on how well it optimises."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
