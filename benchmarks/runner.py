@@ -1,8 +1,8 @@
 """One runner for every comparison: cases in turn, medians, ratios, a table, and JSON with the peers' versions.
 
 A case is a function that runs one round, waits for its result, and returns how many units (steps, examples) the
-round was. Rounds of all cases alternate, A B C A B C ..., in one process, so that a machine that slows down for a
-while slows down all of them.
+round was. Rounds of all cases alternate, A B C C B A A B C ..., in one process: a machine that slows down for a while
+slows down all of them, and no case always comes after the same other one, whose threads may still be spinning.
 """
 
 import argparse
@@ -53,10 +53,10 @@ def compare(cases: Mapping[str, Round], baseline: str, num_rounds: int) -> dict[
     for run in cases.values():
         run()
     times: dict[str, list[float]] = {name: [] for name in cases}
-    for _ in range(num_rounds):
-        for name, run in cases.items():
+    for number in range(num_rounds):
+        for name in list(cases)[:: -1 if number % 2 else 1]:
             start = time.perf_counter()
-            units = run()
+            units = cases[name]()
             times[name].append((time.perf_counter() - start) / units * 1e6)
     return {name: _timing(each, times[baseline]) for name, each in times.items()}
 

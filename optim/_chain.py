@@ -26,7 +26,8 @@ def chain(
       A link.
     Raises:
       TypeError: if one of them is no gradient transformation.
-      ValueError: if two of them evaluate gradients: the second would discard what the first found.
+      ValueError: if two of them evaluate gradients: the second would discard what the first found. From `update`, if
+        the state is that of another number of links.
 
     >>> chain(sam(0.05), adam(1e-3))
     chain(sam(0.05), adam(0.001))
@@ -46,9 +47,17 @@ def chain(
             f"chain: expected at most one link that evaluates gradients, got {' and '.join(map(repr, looking))}. "
             "The later one would discard what the earlier one found."
         )
-    if not named_links:
-        return optax.chain(*links)
-    return optax.named_chain(*_named(links, named_links).items())
+    row = optax.named_chain(*_named(links, named_links).items()) if named_links else optax.chain(*links)
+
+    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
+        if len(state) != len(every):
+            raise ValueError(
+                f"chain: expected the state of {len(every)} links, got {len(state)}. "
+                "Make the state with this chain's own init(params)."
+            )
+        return row.update(updates, state, params, **extra)
+
+    return optax.GradientTransformationExtraArgs(row.init, update)
 
 
 def _named(links: tuple, named_links: dict[str, Any]) -> dict[str, Any]:

@@ -28,7 +28,7 @@ def test_rounds_of_all_cases_alternate_after_one_uncounted_round_each(runner):
     calls = []
     cases = {name: lambda name=name: calls.append(name) or 1 for name in "ab"}
     runner.compare(cases, "a", num_rounds=3)
-    assert calls == ["a", "b"] * 4
+    assert calls == ["a", "b", "a", "b", "b", "a", "a", "b"]
 
 
 def test_the_ratio_is_that_of_times_per_unit(runner):

@@ -23,6 +23,7 @@ def evaluate(
     Returns:
       The mean of each metric over the examples.
     Raises:
+      TypeError: if `metrics_fn` does not return a dict.
       ValueError: if the arrays differ in their first axis, there are no examples, or a metric is no scalar.
 
     >>> net = nets.linear(2)
@@ -38,6 +39,8 @@ def evaluate(
     sums: dict[str, Any] = {}
     for batch in in_order(data, batch_size):
         metrics = compiled(*args, batch)
+        if not isinstance(metrics, dict):
+            raise TypeError(f"evaluate: expected metrics_fn to return a dict, got {type(metrics).__name__}")
         for name, value in metrics.items():
             if jnp.shape(value) != ():
                 raise ValueError(f"evaluate: expected metrics/{name} to be a scalar, got shape {jnp.shape(value)}")

@@ -3,9 +3,10 @@
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 
 
-def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+def cross_entropy(logits: ArrayLike, labels: ArrayLike) -> jax.Array:
     """Mean cross entropy between logits and integer labels, in nats.
 
     Args:
@@ -20,10 +21,10 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     2.3026
     """
     _check_labels("cross_entropy", logits, labels)
-    return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+    return optax.softmax_cross_entropy_with_integer_labels(jnp.asarray(logits), jnp.asarray(labels)).mean()
 
 
-def binary_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+def binary_cross_entropy(logits: ArrayLike, labels: ArrayLike) -> jax.Array:
     """Mean cross entropy between logits of one class and labels in [0, 1], in nats.
 
     Args:
@@ -38,10 +39,10 @@ def binary_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     0.6931
     """
     _check_same_shape("binary_cross_entropy", logits, labels)
-    return optax.sigmoid_binary_cross_entropy(logits, labels).mean()
+    return optax.sigmoid_binary_cross_entropy(jnp.asarray(logits), jnp.asarray(labels)).mean()
 
 
-def squared_error(predictions: jax.Array, targets: jax.Array) -> jax.Array:
+def squared_error(predictions: ArrayLike, targets: ArrayLike) -> jax.Array:
     """Mean squared error.
 
     Args:
@@ -56,10 +57,10 @@ def squared_error(predictions: jax.Array, targets: jax.Array) -> jax.Array:
     2.0
     """
     _check_same_shape("squared_error", predictions, targets)
-    return optax.squared_error(predictions, targets).mean()
+    return optax.squared_error(jnp.asarray(predictions), jnp.asarray(targets)).mean()
 
 
-def accuracy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+def accuracy(logits: ArrayLike, labels: ArrayLike) -> jax.Array:
     """Share of the labels that have the largest logit.
 
     Args:
@@ -74,15 +75,15 @@ def accuracy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     0.75
     """
     _check_labels("accuracy", logits, labels)
-    return jnp.mean(jnp.argmax(logits, -1) == labels, dtype=jnp.float32)
+    return jnp.mean(jnp.argmax(jnp.asarray(logits), -1) == jnp.asarray(labels), dtype=jnp.float32)
 
 
-def _check_same_shape(name: str, first: jax.Array, second: jax.Array) -> None:
+def _check_same_shape(name: str, first: ArrayLike, second: ArrayLike) -> None:
     if jnp.shape(first) != jnp.shape(second):
         raise ValueError(f"{name}: expected two arrays of one shape, got {jnp.shape(first)} and {jnp.shape(second)}")
 
 
-def _check_labels(name: str, logits: jax.Array, labels: jax.Array) -> None:
+def _check_labels(name: str, logits: ArrayLike, labels: ArrayLike) -> None:
     if jnp.shape(logits)[:-1] != jnp.shape(labels) or not jnp.issubdtype(jnp.result_type(labels), jnp.integer):
         raise ValueError(
             f"{name}: expected logits [..., classes] and integer labels [...], "

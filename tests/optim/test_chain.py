@@ -148,3 +148,11 @@ def test_what_is_marked_as_a_link_and_returns_none_is_refused():
     expected = "half: expected a function marked @link to return an optax.GradientTransformation, got 0.5"
     with pytest.raises(TypeError, match=f"^{re.escape(expected)}$"):
         half()
+
+
+def test_the_state_of_another_number_of_links_is_refused():
+    params = {"w": jnp.ones(2)}
+    longer = optim.chain(optim.clip(1.0), optim.scale(2.0), optim.sgd(0.1)).init(params)
+    expected = "chain: expected the state of 2 links, got 3. Make the state with this chain's own init(params)."
+    with pytest.raises(ValueError, match=re.escape(expected)):
+        optim.chain(optim.clip(1.0), optim.sgd(0.1)).update(params, longer, params)

@@ -74,3 +74,8 @@ def test_nothing_to_take_a_mean_of_is_refused(num: int, batch_size: int):
 def test_a_metric_that_is_no_scalar_is_refused():
     with pytest.raises(ValueError, match=r"^evaluate: expected metrics/x to be a scalar, got shape \(4,\)$"):
         training.evaluate(lambda batch: batch, data={"x": X}, batch_size=4)
+
+
+def test_metrics_that_are_no_dict_are_refused():
+    with pytest.raises(TypeError, match="evaluate: expected metrics_fn to return a dict, got "):
+        training.evaluate(lambda batch: batch["x"].mean(), data={"x": jnp.ones(3)})  # pyright: ignore[reportArgumentType]
