@@ -6,6 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from .._call import Call, Recorded
+from .._names import numbered
 from ._compose import compose
 from ._core import Core, Options, struct
 from ._errors import NetError, ShapeError, shape_of
@@ -106,11 +107,7 @@ def name_layers(layers: tuple[Layer, ...], named_layers: dict[str, Layer]) -> di
     children: dict[str, Net] = {}
     for item in layers:
         net = as_net(item)
-        name, number = net.name, 0
-        while name in children:
-            number += 1
-            name = f"{net.name}_{number}"
-        children[name] = net
+        children[numbered(net.name, children)] = net
     for name, item in named_layers.items():
         if name in children:
             raise TypeError(f"{name}: expected a name of its own, got that of an unnamed layer")

@@ -4,6 +4,7 @@ from typing import Any
 
 import optax
 
+from .._names import numbered
 from ._link import Link, link
 
 
@@ -64,11 +65,7 @@ def _named(links: tuple, named_links: dict[str, Any]) -> dict[str, Any]:
     names: dict[str, Any] = {}
     for item in links:
         stem = item.call.name if isinstance(item, Link) and item.call else "link"
-        name, number = stem, 0
-        while name in names:
-            number += 1
-            name = f"{stem}_{number}"
-        names[name] = item
+        names[numbered(stem, names)] = item
     for name, item in named_links.items():
         if name in names:
             raise TypeError(f"chain: expected a name of its own for {item!r}, got {name!r}, that of {names[name]!r}")

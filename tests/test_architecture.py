@@ -18,8 +18,8 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = {"nets": nets, "optim": optim, "training": training}
 ALLOWED = {  # what each folder may import, beside the standard library and its own files
     "renga": {"jax", "numpy", "renga.nets", "renga.optim", "renga.training"},
-    "nets": {"jax", "numpy", "renga._call"},
-    "optim": {"jax", "numpy", "optax", "renga._call"},
+    "nets": {"jax", "numpy", "renga._call", "renga._names"},
+    "optim": {"jax", "numpy", "optax", "renga._call", "renga._names"},
     "training": {"jax", "numpy", "optax", "rich", "renga._call", "renga.nets", "renga.optim"},
     "training/cli": {"jax", "numpy", "matplotlib", "sklearn", "renga.nets", "renga.optim", "renga.training"},
 }
