@@ -1,9 +1,11 @@
 """Affine maps, lookup tables, and the networks that are made of nothing else."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
 from ._check import check_arrays, check_last_axis, check_size, dtype_for
 from ._define import Initializer, define
@@ -93,9 +95,16 @@ def embed(
         check_arrays(params, {"w": (num_embeddings, features)})
         ids = jnp.asarray(ids)
         check_ids(ids)
-        return params["w"].at[ids].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
+        options: Any = {"mode": "fill", "fill_value": jnp.nan, "wrap_negative_indices": False}
+        return params["w"].at[ids].get(out_sharding=_lookup_sharding(params["w"], ids), **options)
 
     return Net(init, apply)
+
+
+def _lookup_sharding(w: jax.Array, ids: jax.Array) -> PartitionSpec | None:
+    """How looked-up vectors lie on a mesh of explicit axes: as the ids do, and as the features do."""
+    spec = (*jax.typeof(ids).sharding.spec, jax.typeof(w).sharding.spec[-1])
+    return PartitionSpec(*spec) if any(spec) else None
 
 
 @layer

@@ -142,16 +142,12 @@ def check_eps(name: str, eps: float) -> None:
 def _centred(
     x: jax.Array, axes: tuple[int, ...], axis_name: str | tuple[str, ...] | None = None
 ) -> tuple[jax.Array, jax.Array]:
-    """`x` less its mean over the axes, and the mean. A mean of differences to one element loses no digits."""
+    """`x` less its mean over the axes, and the mean: what a first mean over many numbers rounds off, a second finds."""
     x = x.astype(at_least_float32(dtype_for(x)))
-    one = lax.stop_gradient(
-        x[tuple(slice(1) if axis in axes or axis - x.ndim in axes else slice(None) for axis in range(x.ndim))]
-    )
-    if axis_name is not None:
-        one = lax.pmean(one, axis_name)
-    x = x - one
-    mean = _mean(x, axes, axis_name)
-    return x - mean, one + mean
+    rough = lax.stop_gradient(_mean(x, axes, axis_name))
+    x = x - rough
+    rest = _mean(x, axes, axis_name)
+    return x - rest, rough + rest
 
 
 def _mean(x: jax.Array, axes: tuple[int, ...], axis_name: str | tuple[str, ...] | None) -> jax.Array:
