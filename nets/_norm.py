@@ -23,7 +23,7 @@ def layer_norm(
 ) -> Net:
     """Brings the last axis of each example to mean 0 and variance 1, then scales and shifts it.
 
-    Source: Ba, Kiros, Hinton 2016, https://arxiv.org/abs/1607.06450, equation 4.
+    Source: Ba, Kiros, Hinton 2016, https://arxiv.org/abs/1607.06450, equation 3.
 
     Args:
       eps: added to the variance.

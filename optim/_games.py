@@ -36,8 +36,9 @@ def optimistic_gradient(
     solution shrinks by 0.994936 a step, where gradient descent grows by 1.004988; it converges for
     `eta < 1/sqrt(3)`.
 
-    Source: Popov 1980; Daskalakis, Ilyas, Syrgkanis, Zeng 2018, https://arxiv.org/abs/1711.00141, equation 4;
-    with two coefficients Mokhtari, Ozdaglar, Pattathil 2020, https://arxiv.org/abs/1901.08511, equation 10.
+    Source: Popov 1980; Daskalakis, Ilyas, Syrgkanis, Zeng 2018, https://arxiv.org/abs/1711.00141,
+    optimistic mirror descent; with two coefficients Mokhtari, Ozdaglar, Pattathil 2020,
+    https://arxiv.org/abs/1901.08511, generalised OGDA.
 
     Args:
       learning_rate: the step size eta, at least 0; or a schedule of the step.
