@@ -162,7 +162,8 @@ def with_c(states: list[training.TrainState]) -> list[training.TrainState]:
 
 
 # What Optax's own links do not do, with the error that they end in.
-PREFIX = r"(?s)(pytree structure error: .*MaskedNode|Expected named tuple)"  # grad is not masked unless mask_compatible_extra_args=True
+# grad is not masked unless mask_compatible_extra_args=True
+PREFIX = r"(?s)(pytree structure error: .*MaskedNode|Expected named tuple)"
 DONATED_TWICE = (ValueError, jax.errors.JaxRuntimeError)  # the one from jit's fast path, the other from its slow one
 EXCEPTIONS: dict[tuple[Law, str], tuple[type[Exception] | tuple[type[Exception], ...], str]] = {
     (is_traced_once, "lbfgs"): (AssertionError, "assert 2 == 1"),  # weakly typed numbers in its first state
