@@ -20,7 +20,7 @@ def check_size(name: str, argument: str, size: Any, *, at_least: int = 1) -> Non
 
 
 def check_last_axis(x: Any, size: int | None = None) -> None:
-    """Refuses an input without a last axis of floats (of this size).
+    """Refuses an input without a last axis (of this size).
 
     Raises:
       ShapeError: with the shape that was given.

@@ -119,9 +119,10 @@ def _stacked(build: Callable[[jax.Array], Any], num: int) -> Callable[[jax.Array
     return lambda key: jax.vmap(build, axis_size=num)(indexed_keys(key, num))
 
 
-def _keys(net: Net, options: Options, num: int) -> Any:
-    wanted = options.key is not None and net.core.wants_key
-    return indexed_keys(options.key, num) if wanted and options.key is not None else None
+def _keys(net: Net, options: Options, num: int) -> jax.Array | None:
+    if options.key is None or not net.core.wants_key:
+        return None
+    return indexed_keys(options.key, num)
 
 
 def _check_net(name: str, net: Any) -> None:
