@@ -8,7 +8,9 @@ from .._call import Recorded
 
 
 class NetError(ValueError):
-    """A network used in a way it cannot be: the message names the path, what was expected and what was given.
+    """A network used in a way it cannot be.
+
+    The message names the path, what was expected, what was given, and the file and line that built the network.
 
     Args:
       expected: what was expected, without a leading verb.
@@ -24,6 +26,12 @@ class NetError(ValueError):
         self.net: Recorded | None = None
 
     def __str__(self) -> str:
+        call = None if self.net is None else self.net.call
+        return self.message + (f"\n  {_short(repr(call))} was built at {call.site}" if call is not None else "")
+
+    @property
+    def message(self) -> str:
+        """What is said without the place where the network was built."""
         place = "/".join((self.root, *self.path) if self.root else self.path)
         shown = "" if self.net is None else repr(self.net)
         if place and not (shown == place or (not self.path and shown.startswith(f"{place}("))):
@@ -31,6 +39,10 @@ class NetError(ValueError):
         return (
             f"{shown + ': ' if shown else ''}expected {self.expected}, got {self.got}.{self.hint and ' ' + self.hint}"
         )
+
+
+def _short(shown: str, width: int = 60) -> str:
+    return shown if len(shown) <= width else f"{shown[: width - 3]}..."
 
 
 class ShapeError(NetError):

@@ -9,6 +9,7 @@ import functools
 import importlib
 import inspect
 import pickle
+import sys
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
@@ -28,10 +29,14 @@ class Call:
       args: the positional arguments.
       kwargs: the keyword arguments.
       home: the module in which `function` is to be found; the one that defines it, unless given.
+
+    Attributes:
+      site: the file and line of the first caller outside this library; no part of what calls are compared by.
     """
 
     def __init__(self, function: Callable[..., Any], args: tuple, kwargs: dict, home: str | None = None):
         self.function = function
+        self.site = _site()
         self.home = home or function.__module__
         self.args, self.kwargs = _canonical(inspect.signature(function), args, kwargs)
 
@@ -221,6 +226,14 @@ def find(module: str, name: str) -> Any:
 
 def _call_again(home: str, name: str, args: tuple, kwargs: dict) -> Any:
     return find(home, name)(*args, **kwargs)
+
+
+def _site() -> str:
+    """The file and line of the innermost caller outside this library."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] == "renga":
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
 class _Name:

@@ -1,66 +1,16 @@
 """Every kind of network, by name: the laws of nets hold for all of them, and joining is one line."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+import importlib
+import pkgutil
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from renga import nets
 
-
-class Case(NamedTuple):
-    """A network, and inputs with a leading batch axis.
-
-    Attributes:
-      build: makes the network; called twice, it makes two that are equal.
-      inputs: shapes and dtypes of a batch.
-      in_axis: the batch axis of the inputs, where another one runs over the members of an ensemble.
-      out_axis: the batch axis of the outputs.
-      draws: whether it draws random numbers in training.
-      constant: whether its initial values are the same for every key.
-    """
-
-    build: Callable[[], nets.Net]
-    inputs: tuple[jax.ShapeDtypeStruct, ...]
-    in_axis: int = 0
-    out_axis: int = 0
-    draws: bool = False
-    constant: bool = False
-
-
-def floats(*shape: int) -> tuple[jax.ShapeDtypeStruct]:
-    return (jax.ShapeDtypeStruct(shape, jnp.float32),)
-
-
-def integers(*shape: int) -> tuple[jax.ShapeDtypeStruct]:
-    return (jax.ShapeDtypeStruct(shape, jnp.int32),)
-
-
-def values(shapes: Any) -> Any:
-    """Arrays of these shapes: the same ones always, floats distinct in [-1, 1], integers in [0, 5)."""
-
-    def fill(leaf: jax.ShapeDtypeStruct) -> jax.Array:
-        count = np.arange(np.prod(leaf.shape, dtype=int)).reshape(leaf.shape)
-        return jnp.asarray(
-            np.sin(1.7 * count + 0.3) if jnp.issubdtype(leaf.dtype, jnp.floating) else count % 5, leaf.dtype
-        )
-
-    return jax.tree.map(fill, shapes)
-
-
-def variables(net: nets.Net, key: jax.Array, *inputs: Any) -> tuple:
-    """What `init` makes, as the leading arguments of `apply`: `(params,)` or `(params, state)`."""
-    made = net.init(key, *inputs)
-    return made if isinstance(net, nets.StatefulNet) else (made,)
-
-
-def outputs(net: nets.Net, made: tuple, *inputs: Any, **keywords: Any) -> Any:
-    """What `apply` returns, without the state."""
-    result = net.apply(*made, *inputs, **keywords)
-    return result[0] if isinstance(net, nets.StatefulNet) else result
+from . import families
+from .kit import Case, floats, integers
 
 
 @nets.define
@@ -219,3 +169,6 @@ NETS: dict[str, Case] = {
     "Net": Case(lambda: nets.Net(scale_init, scale_apply), floats(4, 5)),
     "StatefulNet": Case(lambda: nets.StatefulNet(counter_init, counter_apply), floats(4, 5), constant=True),
 }  # fmt: skip
+
+for _family in pkgutil.iter_modules(families.__path__):
+    NETS |= importlib.import_module(f"{families.__name__}.{_family.name}").CASES

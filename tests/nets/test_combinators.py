@@ -10,7 +10,8 @@ import pytest
 
 from renga import nets
 
-from .registry import block, floats, values
+from .kit import floats, values
+from .registry import block
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 

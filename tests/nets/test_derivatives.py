@@ -1,5 +1,7 @@
 """First and second derivatives against finite differences, in double precision."""
 
+import importlib
+import pkgutil
 from typing import Any
 
 import jax
@@ -9,7 +11,8 @@ from jax.test_util import check_grads
 
 from renga import nets
 
-from .registry import floats, values, variables
+from . import families
+from .kit import floats, values, variables
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 
@@ -24,6 +27,9 @@ DERIVATIVES = {
     "batch_norm": (nets.batch_norm(), (6, 3)),
     "mlp": (nets.mlp(4, 2, activation=jnp.tanh), (3, 5)),
 }
+for _family in pkgutil.iter_modules(families.__path__):
+    module = importlib.import_module(f"{families.__name__}.{_family.name}")
+    DERIVATIVES |= getattr(module, "DERIVATIVES", {})
 
 
 @pytest.mark.parametrize("name", DERIVATIVES)

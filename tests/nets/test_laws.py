@@ -13,7 +13,8 @@ import pytest
 from renga import nets
 
 from . import registry
-from .registry import NETS, Case, outputs, values, variables
+from .kit import Case, outputs, values, variables
+from .registry import NETS
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 

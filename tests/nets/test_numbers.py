@@ -9,7 +9,7 @@ import pytest
 
 from renga import nets
 
-from .registry import floats, values, variables
+from .kit import floats, values, variables
 
 KEY = jax.random.key(0)
 

@@ -12,7 +12,7 @@ import pytest
 
 from renga import nets
 
-from .registry import floats, integers, values
+from .kit import floats, integers, values
 
 CONVS = {
     "one axis": ((4, 3), {}, (2, 7, 3)),

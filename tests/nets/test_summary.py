@@ -9,7 +9,8 @@ import pytest
 
 from renga import nets
 
-from .registry import NETS, convnet, floats, integers, tied, values
+from .kit import floats, integers, values
+from .registry import NETS, convnet, tied
 
 
 def rows(net: nets.Net, *inputs: jax.ShapeDtypeStruct, train: bool = False) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from jax import lax
 
 from renga import nets
 
-from .registry import floats, values
+from .kit import floats, values
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 
@@ -191,7 +191,7 @@ def test_a_child_that_needs_a_key_is_refused_inside_a_transform(net: nets.Net, p
     x = jnp.ones((4, 16))
     with pytest.raises(nets.NetError) as caught:
         net.apply({}, x, key=KEY, train=True)
-    assert str(caught.value) == (
+    assert caught.value.message == (
         f"{path}: expected key= where a network that takes a key is called inside jax.vmap, lax.scan or another "
         "transform, got none: every row or step would see the same random numbers. Split the body's own `key` "
         "outside, and pass each row or step its part."
@@ -280,8 +280,8 @@ def test_an_update_of_state_inside_a_transform_is_refused_and_none_works(net: ne
     params, state = net.init(KEY, xs)
     with pytest.raises(nets.NetError) as caught:
         net.apply(params, state, xs, train=True)
-    assert f"{net!r}/norm = " in str(caught.value)
-    assert str(caught.value).endswith(
+    assert f"{net!r}/norm = " in caught.value.message
+    assert caught.value.message.endswith(
         "expected a network that updates its state to be called outside jax.vmap, lax.scan and other transforms, got "
         "a call inside one, which would lose the update. Call it outside, or use nets.repeat or nets.ensemble, which "
         "carry state."

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from renga import nets
 
-from .registry import floats, integers, values
+from .kit import floats, integers, values
 
 
 def to_torch(array: jax.Array) -> torch.Tensor:
