@@ -6,7 +6,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from ._errors import ShapeError, shape_of
+from ._errors import NetError, ShapeError, shape_of
 
 
 def check_size(name: str, argument: str, size: Any, *, at_least: int = 1) -> None:
@@ -17,6 +17,18 @@ def check_size(name: str, argument: str, size: Any, *, at_least: int = 1) -> Non
     """
     if isinstance(size, bool) or not isinstance(size, int) or size < at_least:
         raise ValueError(f"{name}: expected {argument} to be an integer of at least {at_least}, got {size!r}")
+
+
+def check_sizes(name: str, argument: str, sizes: Any) -> None:
+    """Refuses what is not a tuple (or list) of at least one size.
+
+    Raises:
+      ValueError: naming the layer, the argument, and what was given.
+    """
+    if not isinstance(sizes, tuple | list) or not sizes:
+        raise ValueError(f"{name}: expected {argument} to be a tuple of at least one integer, got {sizes!r}")
+    for size in sizes:
+        check_size(name, argument, size)
 
 
 def check_last_axis(x: Any, size: int | None = None) -> None:
@@ -80,6 +92,17 @@ def check_arrays(
     if set(named) != set(shapes) or not all(_fits(named[name], shape) for name, shape in shapes.items()):
         expected = ", ".join(f"{name} {_sizes(shape)}" for name, shape in shapes.items()) or "none"
         raise ShapeError(f"{what} {expected}", shape_of(given), "Make them with this network's own init(key, x).")
+
+
+def check_children(params: Any, names: tuple[str, ...]) -> None:
+    """Refuses parameters other than a dict with just these entries.
+
+    Raises:
+      NetError: with the names expected and given.
+    """
+    if not isinstance(params, dict) or set(params) != set(names):
+        got = str(sorted(params)) if isinstance(params, dict) else shape_of(params)
+        raise NetError(f"params of {list(names)}", got, "Make them with this network's own init(key, x).")
 
 
 def _fits(array: Any, shape: tuple[int | None, ...]) -> bool:

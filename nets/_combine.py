@@ -89,8 +89,8 @@ def residual(*layers: Layer, shortcut: Layer | None = None, **named_layers: Laye
     def body(bound: dict[str, Any], inputs: tuple, options: Options) -> Any:
         if not inputs:
             raise NetError("inputs (x, ...)", "0 inputs")
-        across = bound["shortcut"](*inputs) if shortcut is not None else inputs[0]
         out = _in_turn([bound[name] for name in path], inputs, options)
+        across = bound["shortcut"](*inputs) if shortcut is not None else inputs[0]
         if jnp.shape(out) != jnp.shape(across):
             raise ShapeError(
                 f"layers from {shape_of(struct(inputs[0]))} to {jnp.shape(across)}, the shape they are added to",
@@ -151,6 +151,8 @@ def _check_positional(options: Options) -> None:
 
 def _in_turn(layers: list[Callable[..., Any]], inputs: tuple, options: Options) -> Any:
     _check_positional(options)
+    if not layers and not inputs:
+        raise NetError("inputs (x, ...)", "0 inputs")
     for child in layers:
         inputs = (child(*inputs),)
     return inputs[0]

@@ -1,18 +1,16 @@
 """The core of a network that calls other networks: what `define` and the combinators are made of."""
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.extend.core import get_opaque_trace_state
 
-from ._core import Core, Options, Plan, run, stand_in, trace
+from ._bound import Applied, Bound, Path, Traced, Visit
+from ._core import Core, Options, Plan
 from ._errors import NetError, shape_of
-from ._keys import child_key
+from ._keys import key_at
 from ._net import Net
-
-Path = tuple[str, ...]
-_UNSET: Any = object()
 
 
 def compose(
@@ -31,13 +29,16 @@ def compose(
       trains: whether the body may call some children in training only.
     """
     flat = dict(_flatten(children))
+    counts = Counter(net for net in flat.values() if net.core.trace is not None)
+    repeated = {net for net, count in counts.items() if count > 1}
 
     def core_trace(inputs: tuple, options: Options) -> tuple[Any, Callable, dict[str, Plan]]:
         plans: dict[Path, Plan] = {}
+        alike: dict[Any, Plan] = {}
 
         def look(train: bool) -> Any:
-            visit = _Visit(Options(jax.random.key(0), train, options.keywords))
-            bound = _bind(children, lambda path, net: _Traced(path, net, plans, visit))
+            visit = Visit(Options(jax.random.key(0), train, options.keywords), repeated)
+            bound = _bind(children, lambda path, net: Traced(path, net, plans, alike, visit))
             return body(bound, inputs, visit.options)
 
         def missing() -> list[Path]:
@@ -52,7 +53,7 @@ def compose(
             raise error
 
         def build(key: jax.Array) -> tuple[Any, Any]:
-            made = {path: planned.build(_key_at(key, path)) for path, planned in plans.items()}
+            made = {path: planned.build(key_at(key, path)) for path, planned in plans.items()}
             return _gather(children, made, 0), _gather(children, made, 1)
 
         return outputs, build, {"/".join(path): planned for path, planned in plans.items()}
@@ -60,9 +61,9 @@ def compose(
     def core_apply(params: Any, state: Any, inputs: tuple, options: Options) -> tuple[Any, Any]:
         _check_structure(children, params, "params")
         _check_structure(children, state, "state")
-        visit = _Visit(options)
+        visit = Visit(options, repeated)
         states = {path: _pick(state, path) for path in flat}
-        bound = _bind(children, lambda path, net: _Applied(path, net, _pick(params, path), states, visit))
+        bound = _bind(children, lambda path, net: Applied(path, net, _pick(params, path), states, visit))
         outputs = body(bound, inputs, options)
         return outputs, _gather(children, {path: (kept,) for path, kept in states.items()}, 0)
 
@@ -77,114 +78,6 @@ def compose(
     )
 
 
-class _Visit:
-    """One run of a body: its options, the trace it runs in, and how often each child was called."""
-
-    def __init__(self, options: Options):
-        self.options = options
-        self.trace_state = get_opaque_trace_state()
-        self.calls: dict[Path, int] = {}
-
-    def inside_transform(self) -> bool:
-        return self.trace_state != get_opaque_trace_state()
-
-    def options_for(self, path: Path, net: Net, key: Any, train: bool | None, keywords: dict[str, Any]) -> Options:
-        """A key of its own at every call; the caller's, where the caller gives one."""
-        train = self.options.train if train is None else train
-        if key is not _UNSET or not net.core.wants_key or self.options.key is None:
-            return Options(None if key is _UNSET else key, train, keywords)
-        if self.inside_transform():
-            raise NetError(
-                "key= where a network that takes a key is called inside jax.vmap, lax.scan or another transform",
-                "none: every row or step would see the same random numbers",
-                "Split the body's own `key` outside, and pass each row or step its part.",
-            )
-        count = self.calls[path] = self.calls.get(path, -1) + 1
-        return Options(jax.random.fold_in(_key_at(self.options.key, path), count), train, keywords)
-
-
-class _Bound:
-    """A child inside a body: called like a function."""
-
-    def __init__(self, path: Path, net: Net, visit: _Visit):
-        self._path, self._net, self._visit = path, net, visit
-        self.__name__ = "/".join(path)
-
-    def __repr__(self) -> str:
-        return repr(self._net)
-
-    def __call__(self, *inputs: Any, key: Any = _UNSET, train: bool | None = None, **keywords: Any) -> Any:
-        try:
-            options = self._visit.options_for(self._path, self._net, key, train, keywords)
-            with jax.named_scope(self.__name__):
-                return self._run(inputs, options)
-        except NetError as error:
-            error.net = error.net or self._net
-            error.path = self._path + error.path
-            raise
-
-    def _run(self, inputs: tuple, options: Options) -> Any:
-        raise NotImplementedError
-
-    @property
-    def params(self) -> Any:
-        """The child's own parameters."""
-        raise NotImplementedError
-
-
-class _Applied(_Bound):
-    """A child while the network is applied."""
-
-    def __init__(self, path: Path, net: Net, params: Any, states: dict[Path, Any], visit: _Visit):
-        super().__init__(path, net, visit)
-        self._params, self._states = params, states
-
-    def _run(self, inputs: tuple, options: Options) -> Any:
-        before = self._states[self._path]
-        outputs, after = run(self._net, self._params, before, inputs, options)
-        if self._net.core.stateful:
-            self._keep(before, after)
-        return outputs
-
-    def _keep(self, before: Any, after: Any) -> None:
-        changed = [a is not b for a, b in zip(jax.tree.leaves(after), jax.tree.leaves(before), strict=False)]
-        if any(changed) and self._visit.inside_transform():
-            raise NetError(
-                "a network that updates its state to be called outside jax.vmap, lax.scan and other transforms",
-                "a call inside one, which would lose the update",
-                "Call it outside, or use nets.repeat or nets.ensemble, which carry state.",
-            )
-        self._states[self._path] = after
-
-    @property
-    def params(self) -> Any:
-        return self._params
-
-
-class _Traced(_Bound):
-    """A child while shapes are written down: its first call decides the shapes of its parameters."""
-
-    def __init__(self, path: Path, net: Net, plans: dict[Path, Plan], visit: _Visit):
-        super().__init__(path, net, visit)
-        self._plans = plans
-
-    def _run(self, inputs: tuple, options: Options) -> Any:
-        if self._path not in self._plans:
-            outputs, self._plans[self._path] = trace(self._net, inputs, options)
-            return outputs
-        planned = self._plans[self._path]
-        params, state = stand_in(planned.shapes)
-        return run(self._net, params, state, inputs, options)[0]
-
-    @property
-    def params(self) -> Any:
-        if self._path not in self._plans:
-            error = NetError("the child to be called before its .params are read", "no call so far")
-            error.path, error.net = self._path, self._net
-            raise error
-        return stand_in(self._plans[self._path].shapes[0])
-
-
 def _flatten(tree: Any, path: Path = ()) -> list[tuple[Path, Net]]:
     if isinstance(tree, Net):
         return [(path, tree)]
@@ -196,7 +89,7 @@ def _flatten(tree: Any, path: Path = ()) -> list[tuple[Path, Net]]:
     return [pair for name, item in items.items() for pair in _flatten(item, (*path, name))]
 
 
-def _bind(tree: Any, bind: Callable[[Path, Net], _Bound], path: Path = ()) -> Any:
+def _bind(tree: Any, bind: Callable[[Path, Net], Bound], path: Path = ()) -> Any:
     """The children as the body sees them: nets as functions, `param`s as arrays."""
     if isinstance(tree, Net):
         bound = bind(path, tree)
@@ -224,12 +117,6 @@ def _pick(tree: Any, path: Path) -> Any:
         else:
             tree = tree.get(name, {}) if isinstance(tree, dict) else {}
     return tree
-
-
-def _key_at(key: jax.Array, path: Path) -> jax.Array:
-    for name in path:
-        key = child_key(key, name)
-    return key
 
 
 def _check_structure(tree: Any, given: Any, what: str, path: Path = ()) -> None:

@@ -88,7 +88,7 @@ def leaf(init: Callable[..., Any] | None, apply: Callable[..., Any], stateful: b
             return lambda key: ({}, {})
         accepted = _accepted(init, struct(inputs))
         keywords = {
-            name: struct(value) if _holds_arrays(value) else value
+            name: struct(value) if holds_arrays(value) else value
             for name, value in options.keywords.items()
             if name in declared(init)[0]
         }
@@ -133,7 +133,7 @@ def plan(net: Any, inputs: tuple, options: Options) -> Plan:
     """The plan of a network for inputs of these shapes; nothing is computed."""
     noted: list[Plan] = []
 
-    arrays = {name: struct(value) for name, value in options.keywords.items() if _holds_arrays(value)}
+    arrays = {name: struct(value) for name, value in options.keywords.items() if holds_arrays(value)}
 
     def note(inputs: tuple, arrays: dict) -> None:
         keywords = {**options.keywords, **arrays}
@@ -163,6 +163,18 @@ def naming(net: Any, *, root: bool = False) -> Iterator[None]:
         raise
 
 
+@contextlib.contextmanager
+def within(net: Any, *path: str) -> Iterator[None]:
+    """Names the part of a network that runs here: in errors, in summaries and in profiles."""
+    try:
+        with jax.named_scope("/".join(path)):
+            yield
+    except NetError as error:
+        error.net = error.net or net
+        error.path = path + error.path
+        raise
+
+
 def struct(tree: Any) -> Any:
     """Shapes and dtypes of a pytree of arrays, numbers or `jax.ShapeDtypeStruct`s."""
 
@@ -174,7 +186,7 @@ def struct(tree: Any) -> Any:
     return jax.tree.map(of, tree)
 
 
-def _holds_arrays(keyword: Any) -> bool:
+def holds_arrays(keyword: Any) -> bool:
     """Whether a keyword's value is traced: a flag or a word is not."""
     return any(hasattr(leaf, "dtype") for leaf in jax.tree.leaves(keyword))
 

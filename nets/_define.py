@@ -59,7 +59,8 @@ def define(body: Callable[..., Any]) -> Net:
     Only shapes leave that trace, so `jax.vmap`, `jax.lax.scan`, `jax.checkpoint`, `jax.grad` and
     `jax.lax.cond` work inside a body as they are. A child called twice shares its weights. A child's
     `.params` are its own parameters, for weight tying. A child that takes a key gets one of its own at every
-    call; one that carries state makes the whole a `StatefulNet`.
+    call; one that carries state makes the whole a `StatefulNet`. An update of state inside a transform is refused
+    unless it is carried: `y, state = child(x, state=state)` inside, from `child.state`, and `child.keep(state)` after.
 
     Args:
       body: the function.

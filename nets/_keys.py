@@ -11,6 +11,13 @@ def child_key(key: jax.Array, name: str) -> jax.Array:
     return jax.random.fold_in(key, _number(name))
 
 
+def key_at(key: jax.Array, path: tuple[str, ...]) -> jax.Array:
+    """The key of what stands at a path below: `[]` from `[]`."""
+    for name in path:
+        key = child_key(key, name)
+    return key
+
+
 def indexed_keys(key: jax.Array, num: int) -> jax.Array:
     """The keys of the children called `"0"`, `"1"`, ...: `[num]` from `[]`."""
     numbers = jnp.array([_number(str(index)) for index in range(num)], jnp.uint32)

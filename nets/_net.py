@@ -72,6 +72,15 @@ class Net(Recorded):
         """A child's own parameters, in the body of a `define`d network; a network by itself holds none."""
         raise AttributeError(f"{self!r}: a network holds no parameters; those of a child are seen in the body it is in")
 
+    @property
+    def state(self) -> Any:
+        """A child's own state, in the body of a `define`d network; a network by itself holds none."""
+        raise AttributeError(f"{self!r}: a network holds no state; that of a child is seen in the body it is in")
+
+    def keep(self, state: Any) -> None:
+        """Makes a state that was carried through a transform a child's own, in the body of a `define`d network."""
+        raise AttributeError(f"{self!r}: a network holds no state; that of a child is kept in the body it is in")
+
 
 class StatefulNet(Net):
     """A network that carries statistics from one application to the next.
@@ -198,6 +207,8 @@ def _settle(net: Net, core: Core, call: Call | None, name: str = "") -> None:
 def _check_key(net: Net, key: Any) -> None:
     dtype = getattr(key, "dtype", None)
     typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
-    if not typed and not (dtype == jnp.uint32 and getattr(key, "ndim", 0) == 1):
+    axes = (1 if dtype == jnp.uint32 else -1) if not typed else 0
+    if getattr(key, "ndim", None) != axes:
         given = f"{dtype}{list(key.shape)}" if dtype is not None else repr(key)
-        raise TypeError(f"{net!r}: expected a JAX random key, got {given}. Make one with jax.random.key(0).")
+        remedy = "Map over several with jax.vmap." if typed else "Make one with jax.random.key(0)."
+        raise TypeError(f"{net!r}: expected a JAX random key, got {given}. {remedy}")

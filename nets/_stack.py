@@ -1,6 +1,7 @@
 """One network many times: in depth by a scan, side by side by a vmap; parameters are stacked."""
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -8,27 +9,35 @@ import jax.numpy as jnp
 from jax import lax
 
 from ._check import check_size
-from ._core import Core, Options, Plan, run, struct, trace
+from ._core import Core, Options, Plan, holds_arrays, run, struct, trace
 from ._errors import NetError, ShapeError, shape_of
 from ._keys import indexed_keys
 from ._net import Net, layer, net_from
+from ._sealed import sealed
 
 
 @layer
-def repeat(block: Net, num_blocks: int) -> Net:
+def repeat(block: Net, num_blocks: int, *, per_block: str | Sequence[str] = (), remat: bool = False) -> Net:
     """Applies a block `num_blocks` times, each time with parameters of its own, by one `lax.scan`.
 
     Trace and compile time do not grow with depth. State and keys are each block's own. The initial values
-    are those of a list of blocks, stacked.
+    are those of a list of blocks, stacked; `unstack` gives the list, `stack` makes it one again.
+
+    A block may return a pair `(x, y)`: `x` goes to the next block, and the `y`s of all come back stacked.
 
     Args:
       block: a network from `x` to an output of the same shapes and dtypes. Further inputs go to each block
         as they are.
       num_blocks: how often, at least 1.
+      per_block: names of keyword inputs whose arrays have a leading axis of `num_blocks`, one part for each
+        block, such as caches. A value without arrays goes to every block as it is.
+      remat: whether the backward pass computes each block again instead of keeping what is inside it.
     Returns:
-      A net with the block's params (and state), each array with a leading axis of `num_blocks`.
+      A net with the block's params (and state), each array with a leading axis of `num_blocks`, from `x` to
+      `x`, or to `(x, ys)` where the block returns `(x, y)`.
     Raises:
-      ShapeError: if the block does not return what it takes.
+      ShapeError: if the block does not return what it takes, or an input of `per_block` has not one part
+        for each.
 
     >>> net = repeat(residual(linear(4), jnp.tanh), 3)
     >>> params = net.init(jax.random.key(0), jnp.ones((2, 4)))
@@ -37,27 +46,43 @@ def repeat(block: Net, num_blocks: int) -> Net:
     """
     _check_net("repeat", block)
     check_size("repeat", "num_blocks", num_blocks)
+    names = (per_block,) if isinstance(per_block, str) else tuple(per_block)
+    again = functools.partial(sealed, functools.partial(jax.checkpoint, prevent_cse=False)) if remat else run
+
+    def split(options: Options) -> tuple[Options, dict[str, Any]]:
+        parts = {name: options.keywords[name] for name in names if jax.tree.leaves(options.keywords.get(name))}
+        parts = {name: part for name, part in parts.items() if holds_arrays(part)}
+        _check_parts(parts, num_blocks)
+        return options._replace(keywords={k: v for k, v in options.keywords.items() if k not in parts}), parts
 
     def core_trace(inputs: tuple, options: Options) -> tuple[Any, Callable, dict[str, Plan]]:
-        outputs, planned = trace(block, inputs, options)
-        _check_carry(inputs[0], outputs)
-        return outputs, _stacked(planned.build, num_blocks), planned.children
+        _check_inputs(inputs)
+        options, parts = split(options)
+        first = jax.tree.map(lambda leaf: leaf[0], parts)
+        outputs, planned = trace(block, inputs, options._replace(keywords={**options.keywords, **first}))
+        x, ys, collects = _next(inputs[0], outputs)
+        ys = jax.tree.map(lambda y: jnp.broadcast_to(y, (num_blocks, *jnp.shape(y))), ys)
+        return (x, ys) if collects else x, _stacked(planned.build, num_blocks), planned.children
 
     def core_apply(params: Any, state: Any, inputs: tuple, options: Options) -> tuple[Any, Any]:
         _check_stack("parameters", params, num_blocks)
         _check_stack("state", state, num_blocks)
-        if not inputs:
-            raise NetError("inputs (x, ...)", "0 inputs")
+        _check_inputs(inputs)
         x, *constants = inputs
+        options, parts = split(options)
         keys = _keys(block, options, num_blocks)
+        collects = False
 
         def step(x: Any, of_block: tuple) -> tuple[Any, Any]:
-            params, state, key = of_block
-            outputs, state = run(block, params, state, (x, *constants), options._replace(key=key))
-            _check_carry(x, outputs)
-            return outputs, state
+            nonlocal collects
+            params, state, key, part = of_block
+            given = options._replace(key=key, keywords={**options.keywords, **part})
+            outputs, state = again(block, params, state, (x, *constants), given)
+            x, y, collects = _next(x, outputs)
+            return x, (state, y)
 
-        return lax.scan(step, x, (params, state, keys), length=num_blocks)
+        x, (state, ys) = lax.scan(step, x, (params, state, keys, parts), length=num_blocks)
+        return (x, ys) if collects else x, state
 
     return net_from(_like(block, core_apply, core_trace), None)
 
@@ -75,6 +100,8 @@ def ensemble(net: Net, num_members: int, *, in_axes: int | None = None) -> Net:
     Returns:
       A net with the params (and state) of `net`, and its outputs, each array with a leading axis of
       `num_members`.
+    Raises:
+      ShapeError: if an input does not hold one part for each member along `in_axes`.
 
     >>> net = ensemble(linear(3), 5)
     >>> params = net.init(jax.random.key(0), jnp.ones((2, 4)))
@@ -84,10 +111,18 @@ def ensemble(net: Net, num_members: int, *, in_axes: int | None = None) -> Net:
     _check_net("ensemble", net)
     check_size("ensemble", "num_members", num_members)
 
+    def check_members(inputs: tuple) -> None:
+        if in_axes is None:
+            return
+        for shape in map(jnp.shape, jax.tree.leaves(inputs)):
+            if not -len(shape) <= in_axes < len(shape) or shape[in_axes] != num_members:
+                raise ShapeError(f"inputs with {num_members} members along axis {in_axes}", str(shape))
+
     def over_members(function: Callable[..., Any], axes: tuple) -> Callable[..., Any]:
         return jax.vmap(function, axes, axis_size=num_members)
 
     def core_trace(inputs: tuple, options: Options) -> tuple[Any, Callable, dict[str, Plan]]:
+        check_members(inputs)
         noted: list[Plan] = []
 
         def member(*inputs: Any) -> Any:
@@ -101,6 +136,7 @@ def ensemble(net: Net, num_members: int, *, in_axes: int | None = None) -> Net:
     def core_apply(params: Any, state: Any, inputs: tuple, options: Options) -> tuple[Any, Any]:
         _check_stack("parameters", params, num_members)
         _check_stack("state", state, num_members)
+        check_members(inputs)
 
         def member(params: Any, state: Any, key: Any, *inputs: Any) -> Any:
             return run(net, params, state, inputs, options._replace(key=key))
@@ -130,14 +166,33 @@ def _check_net(name: str, net: Any) -> None:
         raise TypeError(f"{name}: expected a network, got {net!r}")
 
 
-def _check_carry(x: Any, outputs: Any) -> None:
-    wanted, given = struct(x), struct(outputs)
-    if jax.tree.structure(wanted) != jax.tree.structure(given) or wanted != given:
-        raise ShapeError(
-            f"a block that returns what it takes, {_in_words(wanted)}",
-            _in_words(given),
-            "A block is applied to its own output.",
-        )
+def _check_inputs(inputs: tuple) -> None:
+    if not inputs:
+        raise NetError("inputs (x, ...)", "0 inputs")
+
+
+def _next(x: Any, outputs: Any) -> tuple[Any, Any, bool]:
+    """What goes to the next block, what is collected, and whether anything is."""
+    if _alike(x, outputs):
+        return outputs, None, False
+    if type(outputs) is tuple and len(outputs) == 2 and _alike(x, outputs[0]):
+        return *outputs, True
+    raise ShapeError(
+        f"a block that returns what it takes, {_in_words(struct(x))}",
+        _in_words(struct(outputs)),
+        "A block is applied to its own output.",
+    )
+
+
+def _alike(x: Any, other: Any) -> bool:
+    wanted, given = struct(x), struct(other)
+    return jax.tree.structure(wanted) == jax.tree.structure(given) and wanted == given
+
+
+def _check_parts(parts: dict[str, Any], num: int) -> None:
+    for name, part in parts.items():
+        if any(jnp.shape(leaf)[:1] != (num,) for leaf in jax.tree.leaves(part)):
+            raise ShapeError(f"{name} with a leading axis of {num}, one part for each block", shape_of(part))
 
 
 def _in_words(tree: Any) -> str:

@@ -31,7 +31,7 @@ class Call:
       home: the module in which `function` is to be found; the one that defines it, unless given.
 
     Attributes:
-      site: the file and line of the first caller outside this library; no part of what calls are compared by.
+      site: the file and line of the first caller outside this library and JAX; no part of what calls are compared by.
     """
 
     def __init__(self, function: Callable[..., Any], args: tuple, kwargs: dict, home: str | None = None):
@@ -229,11 +229,14 @@ def _call_again(home: str, name: str, args: tuple, kwargs: dict) -> Any:
 
 
 def _site() -> str:
-    """The file and line of the innermost caller outside this library."""
+    """The file and line of the innermost caller outside this library and JAX, which may be running a body."""
     frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] == "renga":
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] in _INSIDE:
         frame = frame.f_back
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+_INSIDE = ("renga", "jax", "contextlib", "functools")
 
 
 class _Name:

@@ -283,8 +283,8 @@ def test_an_update_of_state_inside_a_transform_is_refused_and_none_works(net: ne
     assert f"{net!r}/norm = " in caught.value.message
     assert caught.value.message.endswith(
         "expected a network that updates its state to be called outside jax.vmap, lax.scan and other transforms, got "
-        "a call inside one, which would lose the update. Call it outside, or use nets.repeat or nets.ensemble, which "
-        "carry state."
+        "a call inside one, which would lose the update. Call it outside, use nets.repeat or nets.ensemble, which "
+        "carry state, or carry it yourself: y, state = child(x, state=state), then child.keep(state) outside."
     )
     y, kept = net.apply(params, state, xs)
     jax.tree.map(np.testing.assert_array_equal, kept, state)
