@@ -1,32 +1,30 @@
-"""Convolutions and pools over one to three spatial axes; channels last, any number of batch axes."""
+"""Convolutions over one to three spatial axes; channels last, any number of batch axes."""
 
-import math
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
-from ._check import at_least_float32, check_arrays, check_size, check_spatial, check_windows, dtype_for, spatial_axes
-from ._define import Initializer
+from ._check import check_arrays, check_size, check_spatial, check_windows, dtype_for, spatial_axes
+from ._define import Initializer, define
 from ._errors import ShapeError
 from ._initializers import lecun_normal, zeros
 from ._keys import child_key
 from ._net import Net, layer
+from ._windows import Padding, Sizes, Windows, batch_axes_of, one_batch_axis, read_windows
 
-Padding = Literal["same", "valid"] | int | Sequence[tuple[int, int]]
+ConvPadding = Padding | Literal["causal", "circular", "reflect"]
 
 
 @layer
 def conv(
     features: int,
-    kernel: int | Sequence[int],
+    kernel: Sizes,
     *,
-    stride: int | Sequence[int] = 1,
-    padding: Padding = "same",
-    dilation: int | Sequence[int] = 1,
+    stride: Sizes = 1,
+    padding: ConvPadding = "same",
+    dilation: Sizes = 1,
     groups: int = 1,
     bias: bool = True,
     w_init: Initializer = lecun_normal(),
@@ -39,17 +37,20 @@ def conv(
       kernel: sizes of the window; its length is the number of spatial axes. An integer is a square in two.
       stride: step between windows, for each axis or for all.
       padding: "same" keeps `ceil(size / stride)` positions, "valid" adds nothing, an integer is added on
-        every side, pairs `(before, after)` are added to each axis.
+        every side, pairs `(before, after)` are added to each axis. "causal" adds all before, so that no
+        output sees a later input; it is for one axis, that of time. "circular" and "reflect" continue the
+        input with itself, as far as "same" at stride 1 does: torch's `padding_mode`, Flax's "CIRCULAR".
       dilation: distance between the elements of a window, for each axis or for all.
       groups: the channels are split into so many groups that do not see each other.
       bias: whether `b` is added.
-      w_init: `w_init(key, shape, dtype) -> w`.
-      b_init: `b_init(key, shape, dtype) -> b`.
+      w_init: `winit_kernel(key, shape, dtype) -> w`.
+      b_init: `binit_kernel(key, shape, dtype) -> b`.
     Returns:
       A net from `[..., *spatial, in]` to `[..., *spatial, features]` with float32 params
       `{"w": [*kernel, in / groups, features], "b": [features]}`.
     Raises:
-      ShapeError: if the input has too few axes, or not the channels that the parameters were made for.
+      ShapeError: if the input has too few axes, or not the channels that the parameters were made for, or
+        is too small for a window or for what is reflected.
 
     >>> net = conv(32, 3)
     >>> images = jnp.ones((2, 8, 8, 1))
@@ -58,181 +59,201 @@ def conv(
     """
     check_size("conv", "features", features)
     check_size("conv", "groups", groups)
-    sizes = _window("conv", "kernel", kernel)
-    num = len(sizes)
-    strides, dilations = _per_axis("conv", "stride", stride, num), _per_axis("conv", "dilation", dilation, num)
-    pads = _padding("conv", padding, num)
+    windows = read_conv_windows("conv", kernel, stride, padding, dilation)
+    sizes, num = windows.sizes, len(windows.sizes)
     if features % groups:
         raise ValueError(f"conv: expected features to be a multiple of groups = {groups}, got {features}")
-    spatial = "HWD"[:num]
-    axes = (f"N{spatial}C", f"{spatial}IO", f"N{spatial}C")
 
     def init(key: jax.Array, x: jax.ShapeDtypeStruct) -> dict:
         check_spatial(x, num)
-        if x.shape[-1] % groups:
-            raise ShapeError(f"{spatial_axes(num)} with a multiple of {groups} channels", f"{tuple(x.shape)}")
-        w = w_init(child_key(key, "w"), (*sizes, x.shape[-1] // groups, features), jnp.float32)
-        return {"w": w} | ({"b": b_init(child_key(key, "b"), (features,), jnp.float32)} if bias else {})
+        check_groups(x, num, groups)
+        return init_kernel(key, (*sizes, x.shape[-1] // groups, features), w_init, bias and b_init)
 
     def apply(params: dict, x: jax.Array) -> jax.Array:
         check_arrays(params, {"w": (*sizes, None, features)} | ({"b": (features,)} if bias else {}))
         x = jnp.asarray(x)
         check_spatial(x, num, params["w"].shape[-2] * groups)
-        dtype = dtype_for(x, params["w"])
-        y = lax.conv_general_dilated(
-            _one_batch_axis(x, num).astype(dtype),
-            params["w"].astype(dtype),
-            strides,
-            pads,
-            rhs_dilation=dilations,
-            dimension_numbers=axes,
-            feature_group_count=groups,
-        )
-        y = y.reshape(*x.shape[: -num - 1], *y.shape[1:])
-        check_windows(x, y, sizes)
-        return y + params["b"].astype(dtype) if bias else y
+        return _convolve(params, x, windows, groups)
 
     return Net(init, apply)
 
 
 @layer
-def max_pool(
-    window: int | Sequence[int], *, stride: int | Sequence[int] | None = None, padding: Padding = "valid"
+def depthwise_conv(
+    kernel: Sizes,
+    *,
+    multiplier: int = 1,
+    stride: Sizes = 1,
+    padding: ConvPadding = "same",
+    dilation: Sizes = 1,
+    bias: bool = True,
+    w_init: Initializer = lecun_normal(),
+    b_init: Initializer = zeros,
 ) -> Net:
-    """The largest value of each window.
+    """Convolution of each channel by itself: `conv` with as many groups as the input has channels.
 
     Args:
-      window: sizes of the window; its length is the number of spatial axes. An integer is a square in two.
-      stride: step between windows; the window's sizes unless given.
-      padding: as for `conv`. What is added never wins.
-    Returns:
-      A net from `[..., *spatial, channels]` to the same with fewer positions, without parameters.
-    Raises:
-      ShapeError: if the input has too few axes.
-
-    >>> max_pool(2)(jnp.ones((5, 8, 8, 3))).shape
-    (5, 4, 4, 3)
-    """
-    sizes, strides, pads = _pool("max_pool", window, stride, padding)
-
-    def apply(params: dict, x: jax.Array) -> jax.Array:
-        x = jnp.asarray(x)
-        lowest = np.iinfo(x.dtype).min if jnp.issubdtype(x.dtype, jnp.integer) else -np.inf
-        return _reduce_windows(x, lax.max, np.array(lowest, x.dtype), sizes, strides, pads)
-
-    return Net(None, apply)
-
-
-@layer
-def avg_pool(
-    window: int | Sequence[int], *, stride: int | Sequence[int] | None = None, padding: Padding = "valid"
-) -> Net:
-    """The mean of each window; what padding adds is not counted.
-
-    Args:
-      window: as for `max_pool`.
-      stride: as for `max_pool`.
+      kernel: as for `conv`.
+      multiplier: channels made of each; those of the first channel come first.
+      stride: as for `conv`.
       padding: as for `conv`.
+      dilation: as for `conv`.
+      bias: whether `b` is added.
+      w_init: `winit_kernel(key, shape, dtype) -> w`.
+      b_init: `binit_kernel(key, shape, dtype) -> b`.
     Returns:
-      A net from `[..., *spatial, channels]` to the same with fewer positions, without parameters.
+      A net from `[..., *spatial, in]` to `[..., *spatial, in * multiplier]` with float32 params
+      `{"w": [*kernel, 1, in * multiplier], "b": [in * multiplier]}`.
     Raises:
-      ShapeError: if the input has too few axes.
+      ShapeError: as for `conv`.
 
-    >>> avg_pool(2)(jnp.ones((5, 8, 8, 3))).shape
-    (5, 4, 4, 3)
+    >>> net = depthwise_conv(3, multiplier=2)
+    >>> images = jnp.ones((2, 8, 8, 5))
+    >>> net.apply(net.init(jax.random.key(0), images), images).shape
+    (2, 8, 8, 10)
     """
-    sizes, strides, pads = _pool("avg_pool", window, stride, padding)
-    num = len(sizes)
+    check_size("depthwise_conv", "multiplier", multiplier)
+    windows = read_conv_windows("depthwise_conv", kernel, stride, padding, dilation)
+    sizes, num = windows.sizes, len(windows.sizes)
 
-    def sums(x: jax.Array) -> jax.Array:
-        return _reduce_windows(x, lax.add, np.zeros((), x.dtype), sizes, strides, pads)
+    def check_params(params: dict, features: int | None) -> None:
+        check_arrays(params, {"w": (*sizes, 1, features)} | ({"b": (features,)} if bias else {}))
+
+    def init(key: jax.Array, x: jax.ShapeDtypeStruct) -> dict:
+        check_spatial(x, num)
+        return init_kernel(key, (*sizes, 1, x.shape[-1] * multiplier), w_init, bias and b_init)
 
     def apply(params: dict, x: jax.Array) -> jax.Array:
+        check_params(params, None)
+        channels = max(params["w"].shape[-1] // multiplier, 1)
+        check_params(params, channels * multiplier)
         x = jnp.asarray(x)
-        check_spatial(x, num)
-        dtype = dtype_for(x)
-        ones = jnp.ones((*x.shape[-num - 1 : -1], 1), at_least_float32(dtype))
-        return (sums(x.astype(ones.dtype)) / sums(ones)).astype(dtype)
+        check_spatial(x, num, channels)
+        return _convolve(params, x, windows, channels)
 
-    return Net(None, apply)
+    return Net(init, apply)
 
 
 @layer
-def flatten(num_axes: int = 3) -> Net:
-    """Makes one axis of the last ones; three are those of an image.
+def separable_conv(
+    features: int,
+    kernel: Sizes,
+    *,
+    multiplier: int = 1,
+    stride: Sizes = 1,
+    padding: ConvPadding = "same",
+    dilation: Sizes = 1,
+    bias: bool = True,
+    w_init: Initializer = lecun_normal(),
+    b_init: Initializer = zeros,
+) -> Net:
+    """Convolution of each channel by itself, then a linear map of the channels at each position.
+
+    Source: Chollet 2017, https://arxiv.org/abs/1610.02357.
 
     Args:
-      num_axes: how many axes become one.
+      features: channels of the output.
+      kernel: as for `conv`.
+      multiplier: channels made of each before the linear map.
+      stride: as for `conv`.
+      padding: as for `conv`.
+      dilation: as for `conv`.
+      bias: whether `b` is added, after the linear map.
+      w_init: `winit_kernel(key, shape, dtype) -> w`, of both.
+      b_init: `binit_kernel(key, shape, dtype) -> b`.
     Returns:
-      A net from `[..., *axes]` to `[..., prod(axes)]`, without parameters.
+      A net from `[..., *spatial, in]` to `[..., *spatial, features]` with float32 params
+      `{"depthwise": {"w": [*kernel, 1, in * multiplier]},
+      "pointwise": {"w": [1, ..., in * multiplier, features], "b": [features]}}`.
     Raises:
-      ShapeError: if the input has fewer axes.
+      ShapeError: as for `conv`.
 
-    >>> flatten()(jnp.ones((5, 8, 8, 3))).shape
-    (5, 192)
+    >>> net = separable_conv(16, 3)
+    >>> images = jnp.ones((2, 8, 8, 5))
+    >>> net.apply(net.init(jax.random.key(0), images), images).shape
+    (2, 8, 8, 16)
     """
-    check_size("flatten", "num_axes", num_axes)
-
-    def apply(params: dict, x: jax.Array) -> jax.Array:
-        x = jnp.asarray(x)
-        if x.ndim < num_axes:
-            raise ShapeError(f"an input of at least {num_axes} axes", f"{x.shape}")
-        return x.reshape(*x.shape[: x.ndim - num_axes], math.prod(x.shape[x.ndim - num_axes :]))
-
-    return Net(None, apply)
-
-
-def _pool(name: str, window: Any, stride: Any, padding: Padding) -> tuple[tuple, tuple, Any]:
-    sizes = _window(name, "window", window)
-    strides = sizes if stride is None else _per_axis(name, "stride", stride, len(sizes))
-    pads = _padding(name, padding, len(sizes))
-    if not isinstance(pads, str) and any(max(pair) >= size for pair, size in zip(pads, sizes, strict=True)):
-        raise ValueError(f"{name}: expected padding smaller than the window {sizes}, got {padding!r}")
-    return sizes, strides, pads
-
-
-def _reduce_windows(x: jax.Array, reduce: Any, start: Any, sizes: tuple, strides: tuple, pads: Any) -> jax.Array:
-    num = len(sizes)
-    check_spatial(x, num)
-    window, steps = (1, *sizes, 1), (1, *strides, 1)
-    pads = pads if isinstance(pads, str) else ((0, 0), *pads, (0, 0))
-    y = lax.reduce_window(_one_batch_axis(x, num), start, reduce, window, steps, pads)
-    check_windows(x, y, sizes)
-    return y.reshape(*x.shape[: -num - 1], *y.shape[1:])
-
-
-def _one_batch_axis(x: jax.Array, num: int) -> jax.Array:
-    split = x.ndim - num - 1
-    return x if split == 1 else x.reshape(math.prod(x.shape[:split]), *x.shape[split:])
-
-
-def _window(name: str, argument: str, sizes: Any) -> tuple[int, ...]:
-    sizes = (sizes, sizes) if isinstance(sizes, int) else sizes
-    if not isinstance(sizes, Sequence) or not 1 <= len(sizes) <= 3:
-        raise ValueError(f"{name}: expected {argument} for one to three spatial axes, got {sizes!r}")
-    return _per_axis(name, argument, sizes, len(sizes))
-
-
-def _per_axis(name: str, argument: str, sizes: Any, num: int) -> tuple[int, ...]:
-    sizes = (sizes,) * num if isinstance(sizes, int) else sizes
-    if not isinstance(sizes, Sequence) or len(sizes) != num:
-        raise ValueError(f"{name}: expected {argument} to be an integer or {num} of them, got {sizes!r}")
-    for size in sizes:
-        check_size(name, argument, size)
-    return tuple(sizes)
-
-
-def _padding(name: str, padding: Any, num: int) -> Any:
-    if padding in ("same", "valid"):
-        return padding.upper()
-    pairs = ((padding, padding),) * num if isinstance(padding, int) else padding
-    if isinstance(pairs, Sequence) and len(pairs) == num and all(map(_is_pair, pairs)):
-        return tuple(map(tuple, pairs))
-    raise ValueError(
-        f"{name}: expected padding to be 'same', 'valid', a number or {num} pairs (before, after), got {padding!r}"
+    check_size("separable_conv", "features", features)
+    check_size("separable_conv", "multiplier", multiplier)
+    sizes = read_conv_windows("separable_conv", kernel, stride, padding, dilation).sizes
+    each = depthwise_conv(
+        sizes, multiplier=multiplier, stride=stride, padding=padding, dilation=dilation, bias=False, w_init=w_init
     )
+    mix = conv(features, (1,) * len(sizes), bias=bias, w_init=w_init, b_init=b_init)
+
+    @define
+    def body(x, *, depthwise=each, pointwise=mix):
+        return pointwise(depthwise(x))
+
+    return body
 
 
-def _is_pair(pair: Any) -> bool:
-    sizes = isinstance(pair, Sequence) and len(pair) == 2
-    return sizes and all(isinstance(size, int) and not isinstance(size, bool) and size >= 0 for size in pair)
+def read_conv_windows(name: str, kernel: Any, stride: Any, padding: Any, dilation: Any) -> Windows:
+    """The windows of a convolution, whose padding may also continue the input.
+
+    Raises:
+      ValueError: naming the layer, the argument, and what was given.
+    """
+    words = ("same", "valid", "causal", "circular", "reflect")
+    windows = read_windows(name, kernel, stride, padding, dilation, words)
+    if windows.padding == "causal" and len(windows.sizes) > 1:
+        raise ValueError(f"{name}: expected a kernel of one axis, that of time, for 'causal', got {kernel!r}")
+    return windows
+
+
+def check_groups(x: Any, num: int, groups: int) -> None:
+    """Refuses channels that do not make so many groups.
+
+    Raises:
+      ShapeError: with the axes expected and the shape given.
+    """
+    if x.shape[-1] % groups:
+        raise ShapeError(f"{spatial_axes(num)} with a multiple of {groups} channels", f"{tuple(x.shape)}")
+
+
+def extended(x: jax.Array, windows: Windows) -> tuple[jax.Array, Any]:
+    """The input with what "circular" or "reflect" adds, and the zeros still to be added, as `lax` names them.
+
+    Raises:
+      ShapeError: if the input is too small for what is reflected.
+    """
+    padding, spans = windows.padding, windows.spans
+    if padding == "causal":
+        return x, ((spans[0] - 1, 0),)
+    if padding not in ("circular", "reflect"):
+        return x, padding.upper() if isinstance(padding, str) else padding
+    least = tuple(span // 2 + 1 if padding == "reflect" else 1 for span in spans)
+    num = len(spans)
+    if any(size < wanted for size, wanted in zip(x.shape[-num - 1 : -1], least, strict=True)):
+        raise ShapeError(f"{spatial_axes(num)} of at least {least} positions to continue", f"{x.shape}")
+    sides = [((span - 1) // 2, span // 2) for span in spans]
+    mode = "wrap" if padding == "circular" else "reflect"
+    return jnp.pad(x, [(0, 0)] * (x.ndim - num - 1) + sides + [(0, 0)], mode=mode), "VALID"
+
+
+def init_kernel(key: jax.Array, shape: tuple[int, ...], w_init: Initializer, b_init: Initializer | bool) -> dict:
+    """`{"w", "b"}` of this shape, and of its last axis."""
+    w = w_init(child_key(key, "w"), shape, jnp.float32)
+    return {"w": w} | ({"b": b_init(child_key(key, "b"), shape[-1:], jnp.float32)} if callable(b_init) else {})
+
+
+def slide(params: dict, x: jax.Array, num: int, groups: int, **options: Any) -> jax.Array:
+    """Slides `w [*kernel, in / groups, out]` over `num` spatial axes, and adds `b` where there is one."""
+    dtype, spatial = dtype_for(x, params["w"]), "HWD"[:num]
+    y = lax.conv_general_dilated(
+        one_batch_axis(x, num).astype(dtype),
+        params["w"].astype(dtype),
+        dimension_numbers=(f"N{spatial}C", f"{spatial}IO", f"N{spatial}C"),
+        feature_group_count=groups,
+        **options,
+    )
+    y = batch_axes_of(x, y, num)
+    return y + params["b"].astype(dtype) if "b" in params else y
+
+
+def _convolve(params: dict, x: jax.Array, windows: Windows, groups: int) -> jax.Array:
+    wide, pads = extended(x, windows)
+    options = {"window_strides": windows.strides, "padding": pads, "rhs_dilation": windows.dilations}
+    y = slide(params, wide, len(windows.sizes), groups, **options)
+    check_windows(x, y, windows.sizes)
+    return y

@@ -12,9 +12,9 @@ from renga import nets
 from renga.nets import NetError, ShapeError
 
 from ..kit import KEY, REMEDY, applied, params_of, zeros
-from ..registry import block, convnet, gained
+from ..registry import block, gained, small_convnet
 
-PADDINGS = "to be 'same', 'valid', a number or 2 pairs (before, after)"
+PADDINGS = "to be 'same', 'valid', 'causal', 'circular', 'reflect', a number or 2 pairs (before, after)"
 
 
 def with_rate_default():
@@ -189,19 +189,19 @@ ERRORS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         "embed(5, 4): expected ids [...] of integers, got float32 (4, 3).",
     ),
     "a child, size": (
-        lambda: applied(convnet, (images,), zeros(2, 16, 16, 1)),
+        lambda: applied(small_convnet, (images,), zeros(2, 16, 16, 1)),
         ShapeError,
-        "convnet/hidden = linear(8): expected an input [..., 24], got (2, 96).",
+        "small_convnet/hidden = linear(8): expected an input [..., 24], got (2, 96).",
     ),
     "a child, channels": (
-        lambda: applied(convnet, (images,), zeros(2, 8, 8, 3)),
+        lambda: applied(small_convnet, (images,), zeros(2, 8, 8, 3)),
         ShapeError,
-        "convnet/conv1 = conv(4, 3): expected [..., height, width, channels] with 1 channels, got (2, 8, 8, 3).",
+        "small_convnet/conv1 = conv(4, 3): expected [..., height, width, channels] with 1 channels, got (2, 8, 8, 3).",
     ),
     "a child, rank at init": (
-        lambda: convnet.init(KEY, zeros(8, 8)),
+        lambda: small_convnet.init(KEY, zeros(8, 8)),
         ShapeError,
-        "convnet/conv1 = conv(4, 3): expected [..., height, width, channels], got (8, 8).",
+        "small_convnet/conv1 = conv(4, 3): expected [..., height, width, channels], got (8, 8).",
     ),
     "repeat, a block that changes the shape": (
         lambda: nets.serial(nets.repeat(nets.linear(5), 2)).init(KEY, rows),
@@ -249,9 +249,9 @@ ERRORS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         "linear(2): expected inputs (x), got 2 inputs: too many positional arguments.",
     ),
     "too many inputs of a define": (
-        lambda: convnet.init(KEY, images, images),
+        lambda: small_convnet.init(KEY, images, images),
         NetError,
-        "convnet: expected inputs (x), got 2 inputs: too many positional arguments.",
+        "small_convnet: expected inputs (x), got 2 inputs: too many positional arguments.",
     ),
     "too many inputs of a child": (
         lambda: nets.serial(linear).init(KEY, rows, rows),
@@ -279,9 +279,9 @@ ERRORS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         "linear(2): expected inputs (x), got 1 inputs: got an unexpected keyword argument 'mask'.",
     ),
     "unknown keyword of a define": (
-        lambda: applied(convnet, (images,), images, mask=rows),
+        lambda: applied(small_convnet, (images,), images, mask=rows),
         NetError,
-        "convnet: expected inputs (x), got 1 inputs: got an unexpected keyword argument 'mask'.",
+        "small_convnet: expected inputs (x), got 1 inputs: got an unexpected keyword argument 'mask'.",
     ),
     "keyword of a serial": (
         lambda: nets.serial(linear).init(KEY, rows, mask=rows),
@@ -335,14 +335,14 @@ ERRORS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         "serial/flatten = flatten(num_axes=1): expected parameters none, got {'w': (4, 3)}." + REMEDY,
     ),
     "parameters under other names": (
-        lambda: convnet.apply(params_of(linear, rows), images),
+        lambda: small_convnet.apply(params_of(linear, rows), images),
         NetError,
-        "convnet: expected params of the children ['conv1', 'conv2', 'hidden', 'head'], got ['b', 'w']." + REMEDY,
+        "small_convnet: expected params of the children ['conv1', 'conv2', 'hidden', 'head'], got ['b', 'w']." + REMEDY,
     ),
     "parameters of a child that are missing": (
-        lambda: convnet.apply({"conv1": params_of(nets.conv(4, 3), images)}, images),
+        lambda: small_convnet.apply({"conv1": params_of(nets.conv(4, 3), images)}, images),
         ShapeError,
-        "convnet/conv2 = conv(6, 3): expected parameters w [3, 3, any, 6], b [6], got nothing." + REMEDY,
+        "small_convnet/conv2 = conv(6, 3): expected parameters w [3, 3, any, 6], b [6], got nothing." + REMEDY,
     ),
     "parameters of a list of another length": (
         lambda: mlp.apply(params_of(nets.mlp(4, 4, 2), rows), rows),
