@@ -18,12 +18,13 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = {"nets": nets, "optim": optim, "training": training}
 ALLOWED = {  # what each folder may import, beside the standard library and its own files
     "renga": {"jax", "numpy", "renga.nets", "renga.optim", "renga.training"},
-    "nets": {"jax", "numpy", "renga._call", "renga._names"},
+    "nets": {"jax", "matplotlib", "numpy", "rich", "renga._call", "renga._names"},
+    "nets/convert": {"jax", "numpy", "safetensors"},
     "optim": {"jax", "numpy", "optax", "renga._call", "renga._names"},
     "training": {"jax", "numpy", "optax", "rich", "renga._call", "renga.nets", "renga.optim"},
     "training/cli": {"jax", "numpy", "matplotlib", "sklearn", "renga.nets", "renga.optim", "renga.training"},
 }
-LATE = {"rich", "matplotlib", "sklearn"}  # extras: imported where they are used
+LATE = {"safetensors", "rich", "matplotlib", "sklearn"}  # extras: imported where they are used
 
 
 def imports(path: Path, folder: str, *, top_level: bool = False) -> set[str]:
@@ -104,10 +105,10 @@ def test_no_module_of_this_tree_is_loaded_under_a_name_outside_renga():
             assert name.startswith("renga."), name
 
 
-def test_every_file_of_a_package_is_private_but_the_command_line():
+def test_every_file_of_a_package_is_private_but_the_command_line_and_the_converters():
     for package in PACKAGES.values():
         public = {module.name for module in pkgutil.iter_modules(package.__path__) if not module.name.startswith("_")}
-        assert public <= {"cli"}
+        assert public <= {"cli", "convert"}
 
 
 def public_names() -> list[tuple[str, object]]:

@@ -1,0 +1,57 @@
+"""Arrays by name in a file."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+def load_safetensors(path: str | os.PathLike[str]) -> dict[str, jax.Array]:
+    """The arrays of a safetensors file, by name: what `from_torch` takes.
+
+    Args:
+      path: of the file.
+    Returns:
+      Arrays by name, of the dtypes that they have there, bfloat16 included.
+    Raises:
+      ImportError: if the extra `convert` is not installed.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_safetensors({"w": jnp.arange(3)}, f"{folder}/net.safetensors")
+    ...     load_safetensors(f"{folder}/net.safetensors")["w"].tolist()
+    [0, 1, 2]
+    """
+    return dict(_safetensors().load_file(os.fspath(path)))
+
+
+def save_safetensors(arrays: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+    """Writes arrays by name into a safetensors file: what `to_torch` returns.
+
+    Args:
+      arrays: by name.
+      path: of the file; it is replaced only when all is written.
+    Returns:
+      Nothing.
+    Raises:
+      ImportError: if the extra `convert` is not installed.
+
+    >>> import tempfile, pathlib
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_safetensors({"w": jnp.ones(3)}, f"{folder}/net.safetensors")
+    ...     [file.name for file in pathlib.Path(folder).iterdir()]
+    ['net.safetensors']
+    """
+    unfinished = f"{os.fspath(path)}.unfinished"
+    _safetensors().save_file({name: jnp.asarray(array) for name, array in arrays.items()}, unfinished)
+    os.replace(unfinished, path)
+
+
+def _safetensors() -> Any:
+    try:
+        from safetensors import flax
+    except ImportError as error:
+        raise ImportError("safetensors is not installed: pip install 'renga[convert]'") from error
+    return flax

@@ -1,0 +1,172 @@
+"""Weights of torch's own layers, read and written."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from renga import nets
+from renga.nets import convert
+
+from .kit import KEY, outputs, values, variables
+
+# name: (our network, torch's module, shape of the input, axes that bring it into torch's order)
+LAYERS: dict[str, tuple[nets.Net, Callable[[], nn.Module], tuple[int, ...], tuple[int, ...] | None]] = {
+    "linear": (nets.linear(3), lambda: nn.Linear(5, 3), (4, 5), None),
+    "linear without bias": (nets.linear(3, bias=False), lambda: nn.Linear(5, 3, bias=False), (4, 5), None),
+    "embed": (nets.embed(5, 4), lambda: nn.Embedding(5, 4), (3, 2), None),
+    "conv of 1": (nets.conv(4, (3,), padding=1), lambda: nn.Conv1d(2, 4, 3, padding=1), (2, 6, 2), (0, 2, 1)),
+    "conv of 2": (
+        nets.conv(4, 3, padding=0, groups=2),
+        lambda: nn.Conv2d(2, 4, 3, groups=2),
+        (2, 6, 5, 2),
+        (0, 3, 1, 2),
+    ),
+    "conv of 3": (
+        nets.conv(4, (3, 2, 1), padding=0),
+        lambda: nn.Conv3d(2, 4, (3, 2, 1)),
+        (2, 4, 4, 3, 2),
+        (0, 4, 1, 2, 3),
+    ),
+    "depthwise_conv": (
+        nets.depthwise_conv(3, multiplier=2, padding=1),
+        lambda: nn.Conv2d(2, 4, 3, padding=1, groups=2),
+        (2, 5, 5, 2),
+        (0, 3, 1, 2),
+    ),
+    "conv_transpose": (
+        nets.conv_transpose(4, (3, 2), stride=2, padding=1, groups=2),
+        lambda: nn.ConvTranspose2d(2, 4, (3, 2), stride=2, padding=1, groups=2),
+        (2, 4, 5, 2),
+        (0, 3, 1, 2),
+    ),
+    "turned conv_transpose": (
+        nets.conv_transpose(4, (3, 2), stride=2, padding=1, groups=2, transpose_kernel=False),
+        lambda: nn.ConvTranspose2d(2, 4, (3, 2), stride=2, padding=1, groups=2),
+        (2, 4, 5, 2),
+        (0, 3, 1, 2),
+    ),
+    "layer_norm": (nets.layer_norm(), lambda: nn.LayerNorm(5), (4, 5), None),
+    "rms_norm": (nets.rms_norm(), lambda: nn.RMSNorm(5, eps=1e-6), (4, 5), None),
+    "batch_norm": (nets.batch_norm(), lambda: nn.BatchNorm2d(3), (2, 4, 4, 3), (0, 3, 1, 2)),
+    "group_norm": (nets.group_norm(2), lambda: nn.GroupNorm(2, 4), (2, 3, 3, 4), (0, 3, 1, 2)),
+    "instance_norm": (nets.instance_norm(), lambda: nn.InstanceNorm2d(4, affine=True), (2, 3, 3, 4), (0, 3, 1, 2)),
+    "serial": (
+        nets.serial(**{"0": nets.linear(4), "2": nets.linear(2)}),
+        lambda: two_maps(nn.Linear(3, 4), nn.Linear(4, 2)),
+        (5, 3),
+        None,
+    ),
+    "repeat": (nets.repeat(nets.linear(4), 3), lambda: nn.Sequential(*map(nn.Linear, [4] * 3, [4] * 3)), (5, 4), None),
+    "lstm": (nets.rnn(nets.lstm_cell(4)), lambda: nn.LSTM(3, 4, batch_first=True), (2, 5, 3), None),
+    "gru": (nets.rnn(nets.gru_cell(4)), lambda: nn.GRU(3, 4, batch_first=True), (2, 5, 3), None),
+    "rnn": (nets.rnn(nets.simple_cell(4)), lambda: nn.RNN(3, 4, batch_first=True), (2, 5, 3), None),
+    "bidirectional lstm": (
+        nets.bidirectional(nets.lstm_cell(4)),
+        lambda: nn.LSTM(3, 4, batch_first=True, bidirectional=True),
+        (2, 5, 3),
+        None,
+    ),
+    "stacked gru": (
+        nets.rnn(nets.stack_cells(nets.gru_cell(4), nets.gru_cell(4))),
+        lambda: nn.GRU(3, 4, num_layers=2, batch_first=True),
+        (2, 5, 3),
+        None,
+    ),
+    "attention": (nets.attention(2), lambda: SelfAttention(6, 2), (2, 5, 6), None),
+}  # fmt: skip
+
+
+def two_maps(first: nn.Module, second: nn.Module) -> nn.Module:
+    return nn.Sequential(first, nn.Identity(), second)
+
+
+class SelfAttention(nn.MultiheadAttention):
+    """Torch's attention of a sequence to itself."""
+
+    def __init__(self, width: int, num_heads: int):
+        super().__init__(width, num_heads, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return super().forward(x, x, x, need_weights=False)[0]
+
+
+def random_module(make: Callable[[], nn.Module]) -> nn.Module:
+    """A module in evaluation with random weights and statistics."""
+    generator = torch.Generator().manual_seed(0)
+    module = make().eval()
+    for tensor in module.state_dict().values():
+        if tensor.is_floating_point():
+            tensor.copy_(0.1 + torch.rand(tensor.shape, generator=generator))
+    return module
+
+
+def torch_output(module: nn.Module, x: Any, axes: tuple[int, ...] | None) -> np.ndarray:
+    given = torch.tensor(np.asarray(x))
+    y = module(given if axes is None else given.permute(axes))
+    y = y[0] if isinstance(y, tuple) else y
+    return (y if axes is None else y.permute(*np.argsort(axes))).detach().numpy()
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_weights_of_torch_give_torchs_outputs_and_go_back(name: str):
+    net, make, shape, axes = LAYERS[name]
+    dtype = jnp.int32 if name == "embed" else jnp.float32
+    x = values(jax.ShapeDtypeStruct(shape, dtype))
+    module = random_module(make)
+    made = convert.from_torch(net, module.state_dict(), x)
+    made = made if isinstance(net, nets.StatefulNet) else (made,)
+    np.testing.assert_allclose(outputs(net, made, x), torch_output(module, x, axes), rtol=1e-5, atol=1e-5)
+
+    again = make().eval()
+    back = convert.to_torch(net, made if isinstance(net, nets.StatefulNet) else made[0], x)
+    again.load_state_dict({key: torch.tensor(array) for key, array in back.items()}, strict=True)
+    np.testing.assert_allclose(torch_output(again, x, axes), torch_output(module, x, axes), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_there_and_back_is_exact(name: str):
+    net, _, shape, _ = LAYERS[name]
+    x = values(jax.ShapeDtypeStruct(shape, jnp.int32 if name == "embed" else jnp.float32))
+    made = variables(net, KEY, x)
+    given = made if isinstance(net, nets.StatefulNet) else made[0]
+    again = convert.from_torch(net, convert.to_torch(net, given, x), x)
+    assert jax.tree.structure(again) == jax.tree.structure(given)
+    jax.tree.map(np.testing.assert_array_equal, again, given)
+
+
+def test_names_say_where_the_parts_of_a_network_stand_there():
+    net = nets.serial(block=nets.repeat(nets.serial(nets.linear(4), nets.layer_norm()), 2), head=nets.linear(2))
+    x = jnp.ones((1, 4))
+    names = {"block/*/linear": "h/*/mlp/fc", "block": "h", "head": "lm_head"}
+    found = convert.to_torch(net, net.init(KEY, x), x, names=names)
+    assert sorted(found) == sorted(
+        [f"h.{i}.{name}.{kind}" for i in (0, 1) for name in ("mlp.fc", "layer_norm") for kind in ("weight", "bias")]
+        + ["lm_head.weight", "lm_head.bias"]
+    )
+    params = net.init(KEY, x)
+    np.testing.assert_array_equal(found["h.1.mlp.fc.weight"].T, params["block"]["linear"]["w"][1])
+    same = convert.to_torch(net, net.init(KEY, x), x, names=lambda path: path.replace("block", "h"))
+    assert "h.1.linear.weight" in same
+
+
+def test_torch_tensors_of_bfloat16_are_read():
+    module = nn.Linear(2, 3).to(torch.bfloat16)
+    params = convert.from_torch(nets.linear(3), module.state_dict(), jnp.ones(2))
+    np.testing.assert_array_equal(params["w"], module.weight.detach().float().numpy().T)
+
+
+def test_grouped_heads_have_the_names_of_llama():
+    net, x = nets.attention(4, num_kv_heads=2, bias=False), jnp.ones((3, 8))
+    found = convert.to_torch(net, net.init(KEY, x), x)
+    assert {name: array.shape for name, array in found.items()} == {
+        "q_proj.weight": (8, 8),
+        "k_proj.weight": (4, 8),
+        "v_proj.weight": (4, 8),
+        "o_proj.weight": (8, 8),
+    }
