@@ -20,6 +20,7 @@ from .._positions import learned_positions
 from .._projection import projection
 from .._rnn import bidirectional, rnn
 from .._stack_cells import stack_cells
+from .._weight_norm import weight_norm
 from ._entry import Arrays, Entry, Layer, LayerMap, joined, moved, same, split_in
 from ._walk import Library, Names, from_other, to_other
 
@@ -126,6 +127,25 @@ def turned(w: np.ndarray, groups: int) -> np.ndarray:
 def _norm(layer: Layer) -> Sequence[Entry]:
     affine = same("params/scale", "weight"), same("params/offset", "bias")
     return *affine, same("state/mean", _MEAN), same("state/var", "running_var")
+
+
+def _weight_norm(layer: Layer) -> Sequence[Entry]:
+    """`torch.nn.utils.parametrizations.weight_norm` of a single layer: length and direction of its weight."""
+    inner: Any = layer.call.args[0]
+    weight = "params/net/w"
+    if weight not in layer.shapes or inner.call is None or inner.call.function not in MAPS:
+        return [same(path, path.partition("/")[2]) for path in layer.shapes]
+    shapes = {f"params/{path[11:]}": shape for path, shape in layer.shapes.items() if path.startswith("params/net/")}
+    found = []
+    for entry in MAPS[inner.call.function](Layer(inner.call, shapes, layer.inputs)):
+        ours = tuple(f"params/net/{path[7:]}" for path in entry.ours)
+        if ours == (weight,):
+            held = "parametrizations/weight/original"
+            found += [entry._replace(ours=ours, theirs=(f"{held}1",))]
+            found += [entry._replace(ours=("params/g/w",), theirs=(f"{held}0",))]
+        else:
+            found.append(entry._replace(ours=ours))
+    return found
 
 
 def _attention(layer: Layer) -> Sequence[Entry]:
@@ -242,6 +262,7 @@ MAPS: dict[Any, LayerMap] = {
     instance_norm: _norm,
     attention: _attention,
     rnn: _whole,
+    weight_norm: _weight_norm,
     bidirectional: _whole,
 }
 _TORCH = Library("torch", MAPS, {})

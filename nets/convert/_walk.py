@@ -14,6 +14,7 @@ from .._paths import paths_of
 from .._rnn import bidirectional, rnn
 from .._stack import ensemble, repeat
 from .._stack_cells import stack_cells
+from .._weight_norm import spectral_norm
 from .._wrap import cast, frozen, remat
 from ._entry import Arrays, Layer, LayerMap, same
 
@@ -121,6 +122,11 @@ def _moves(net: Net, inputs: tuple, library: Library, names: Names) -> tuple[Any
     shapes = {"params": params, "state": state}
     place = _Place((), (), ())
     moves = list(_walk(planned, net, shapes, place, library, _renaming(names)))
+    mapped = {ref.path for move in moves for ref in move.ours}
+    for path, leaf in paths_of(shapes).items():
+        if hasattr(leaf, "shape") and path not in mapped:  # of a combinator itself, such as the lengths of weight_norm
+            entry = same(path, path.partition("/")[2])
+            moves.append(Move((Ref(path, ()),), entry.theirs, entry.to, entry.back))
     twice = [name for name, count in _counts(moves).items() if count > 1]
     if twice:
         raise ConvertError(f"{net!r}: expected a name of its own for every array, got {twice} more than once")
@@ -167,6 +173,8 @@ def _walk(
     elif constructor in (cast, frozen, remat, rnn):
         below = library.cells.get((constructor, ""), "")
         yield from go(call.args[0], shapes, place._replace(numbered=(*place.numbered, *_parts(below))))
+    elif constructor is spectral_norm and "net" not in shapes["state"]:
+        yield from go(call.args[0], {**shapes, "state": {}}, place)
     elif constructor is bidirectional:
         forward, backward = (*call.args, call.kwargs.get("backward", call.args[0]))[:2]
         for name, cell in (("forward", forward), ("backward", backward)):

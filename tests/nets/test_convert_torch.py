@@ -78,6 +78,18 @@ LAYERS: dict[str, tuple[nets.Net, Callable[[], nn.Module], tuple[int, ...], tupl
         (2, 5, 3),
         None,
     ),
+    "weight_norm": (
+        nets.weight_norm(nets.linear(3)),
+        lambda: nn.utils.parametrizations.weight_norm(nn.Linear(5, 3)),
+        (4, 5),
+        None,
+    ),
+    "weight_norm of a conv": (
+        nets.weight_norm(nets.conv(4, 3, padding=1)),
+        lambda: nn.utils.parametrizations.weight_norm(nn.Conv2d(2, 4, 3, padding=1)),
+        (2, 4, 4, 2),
+        (0, 3, 1, 2),
+    ),
     "attention": (nets.attention(2), lambda: SelfAttention(6, 2), (2, 5, 6), None),
 }  # fmt: skip
 
@@ -153,6 +165,14 @@ def test_names_say_where_the_parts_of_a_network_stand_there():
     np.testing.assert_array_equal(found["h.1.mlp.fc.weight"].T, params["block"]["linear"]["w"][1])
     same = convert.to_torch(net, net.init(KEY, x), x, names=lambda path: path.replace("block", "h"))
     assert "h.1.linear.weight" in same
+
+
+def test_arrays_of_a_combinator_keep_their_names():
+    net, x = nets.spectral_norm(nets.linear(3)), jnp.ones((2, 4))
+    made = net.init(KEY, x)
+    found = convert.to_torch(net, made, x)
+    assert set(found) == {"weight", "bias", "vectors.w.u", "vectors.w.v"}
+    jax.tree.map(np.testing.assert_array_equal, convert.from_torch(net, found, x), made)
 
 
 def test_torch_tensors_of_bfloat16_are_read():
