@@ -1,23 +1,16 @@
-"""A network as a table: paths, layers, shapes, parameters and floating-point operations."""
+"""A network as a table: paths, layers, shapes, parameters, memory and floating-point operations."""
 
 import math
-import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
-from jax.extend.core import ClosedJaxpr, Jaxpr
+from jax.extend.core import Jaxpr
 
-from ._core import Options, Plan, abstract_key, plan, run, struct
+from . import _table
+from ._core import Options, Plan, abstract_key, holds_arrays, plan, run, struct
+from ._flops import costs
 from ._net import Net
-
-# Primitives that move floating-point numbers and compute none.
-_MOVES = frozenset(
-    {"broadcast_in_dim", "concatenate", "convert_element_type", "copy", "copy_p", "device_put", "dynamic_slice"}
-    | {"dynamic_update_slice", "gather", "optimization_barrier", "pad", "pvary", "reshape", "rev", "select_n"}
-    | {"sharding_constraint", "slice", "sort", "split", "squeeze", "stop_gradient", "transpose"}
-)
 
 
 class SummaryRow(NamedTuple):
@@ -28,6 +21,8 @@ class SummaryRow(NamedTuple):
       layer: the call that made it.
       output: shape of its output, in words.
       num_params: how many numbers its parameters hold.
+      num_bytes: what its parameters take in memory.
+      num_state: how many numbers its state holds.
       num_flops: floating-point operations of one application.
     """
 
@@ -35,27 +30,33 @@ class SummaryRow(NamedTuple):
     layer: str
     output: str
     num_params: int
+    num_bytes: int
+    num_state: int
     num_flops: int
 
 
 class Summary(tuple[SummaryRow, ...]):
-    """The rows of a network, the network itself last; prints as a table."""
+    """The rows of a network, the network itself last; prints as a table, in colours with `rich.print`."""
 
     __slots__ = ()
 
     def __str__(self) -> str:
-        head = ("path", "layer", "output", "params", "FLOPs")
-        cells = [(row.path, _short(row.layer), row.output, f"{row.num_params:,}", f"{row.num_flops:,}") for row in self]
-        cells[-1] = ("total", *cells[-1][1:])
-        widths = [max(len(line[column]) for line in (head, *cells)) for column in range(len(head))]
-        ruler = "  ".join("-" * width for width in widths)
-        lines = [_aligned(line, widths) for line in (head, *cells)]
-        return "\n".join([lines[0], ruler, *lines[1:-1], ruler, lines[-1]])
+        return _table.text(*self._cells())
 
     __repr__ = __str__
 
+    def __rich__(self) -> Any:
+        return _table.rich(*self._cells())
 
-def summary(net: Net, *inputs: Any, train: bool = False) -> Summary:
+    def _cells(self) -> tuple[list[str], list[list[str]], list[str], set[str]]:
+        """Head, rows, foot, and which columns are numbers; state is shown where there is any."""
+        stateful = bool(self[-1].num_state)
+        head = ["path", "layer", "output", "params", "bytes", *(["state"] if stateful else []), "FLOPs"]
+        rows = [_cells_of(row, stateful) for row in self]
+        return head, rows[:-1], ["total", *rows[-1][1:]], {"params", "bytes", "state", "FLOPs"}
+
+
+def summary(net: Net, *inputs: Any, train: bool = False, **keywords: Any) -> Summary:
     """What a network is made of, for inputs of these shapes; nothing is computed.
 
     FLOPs are counted on the program that JAX traces: two for each multiply-add of a matmul or convolution, one for
@@ -66,109 +67,99 @@ def summary(net: Net, *inputs: Any, train: bool = False) -> Summary:
       net: the network.
       *inputs: arrays or `jax.ShapeDtypeStruct`s.
       train: whether to look at the network in training.
+      **keywords: further inputs by name, such as a mask.
     Returns:
-      A tuple of rows, `SummaryRow(path, layer, output, num_params, num_flops)`, that prints as a table.
+      A tuple of rows, `SummaryRow(path, layer, output, num_params, num_bytes, num_state, num_flops)`, that prints as
+      a table. A layer that is applied several times, or stacked, counts as often.
+    Raises:
+      TypeError: if the inputs are not arrays or their shapes and dtypes.
 
     >>> print(summary(mlp(16, 1), jax.ShapeDtypeStruct((8, 3), "float32")))
-    path      layer       output   params  FLOPs
-    --------  ----------  -------  ------  -----
-    layers/0  linear(16)  (8, 16)      64    896
-    layers/1  linear(1)   (8, 1)       17    264
-    --------  ----------  -------  ------  -----
-    total     mlp(16, 1)  (8, 1)       81  1,288
+    path      layer       output   params  bytes  FLOPs
+    --------  ----------  -------  ------  -----  -----
+    layers/0  linear(16)  (8, 16)      64  256 B    896
+    layers/1  linear(1)   (8, 1)       17   68 B    264
+    --------  ----------  -------  ------  -----  -----
+    total     mlp(16, 1)  (8, 1)       81  324 B  1,288
     """
-    planned = plan(net, inputs, Options())
-    params, state = planned.shapes
-
-    def apply(params: Any, state: Any, key: jax.Array, *inputs: Any) -> Any:
-        return run(net, params, state, inputs, Options(key, train))
-
-    jaxpr = jax.make_jaxpr(apply)(params, state, abstract_key(), *struct(inputs))
+    planned, jaxpr = traced("summary", net, inputs, train, keywords)
     flops: dict[tuple[str, ...], int] = {}
-    for path, count in _costs(jaxpr.jaxpr, ()):
+    for path, count in costs(jaxpr):
         for depth in range(len(path) + 1):
             flops[path[:depth]] = flops.get(path[:depth], 0) + count
-    rows = [
-        SummaryRow(path, repr(part.net), _shapes(part.outputs), _size(own), flops.get(_parts(path), 0))
-        for path, part, own in _walk(planned, params)
-    ]
+    params, state = planned.shapes
+    parts = parts_of(planned, params, state)
+    rows = [_row(path, part, own, kept, flops.get(_split(path), 0)) for path, part, own, kept in parts]
     return Summary((*rows[1:], rows[0]))
 
 
-def _walk(planned: Plan, params: Any, path: str = "") -> Iterator[tuple[str, Plan, Any]]:
-    """Every network inside, with its path and its own part of the parameters."""
-    yield path, planned, params
+def traced(what: str, net: Any, inputs: tuple, train: bool, keywords: Mapping[str, Any]) -> tuple[Plan, Jaxpr]:
+    """A network's plan, and the program `(params, state, key, inputs, keyword arrays) -> (outputs, state)`."""
+    if not isinstance(net, Net):
+        raise TypeError(f"{what}: expected a network, got {net!r}")
+    for given in (*inputs, *(value for value in keywords.values() if holds_arrays(value))):
+        _check_input(what, net, given)
+    arrays = {name: struct(value) for name, value in keywords.items() if holds_arrays(value)}
+    planned = plan(net, inputs, Options(keywords=keywords))
+
+    def apply(params: Any, state: Any, key: jax.Array, inputs: tuple, arrays: dict) -> Any:
+        return run(net, params, state, inputs, Options(key, train, {**keywords, **arrays}))
+
+    jaxpr = jax.make_jaxpr(apply)(*planned.shapes, abstract_key(), struct(inputs), arrays)
+    return planned, jaxpr.jaxpr
+
+
+def parts_of(planned: Plan, params: Any, state: Any, path: str = "") -> Iterator[tuple[str, Plan, Any, Any]]:
+    """Every network inside, with its path and its own part of parameters and state."""
+    yield path, planned, params, state
     for name, child in planned.children.items():
-        yield from _walk(child, _part(params, name), f"{path}/{name}" if path else name)
+        inside = f"{path}/{name}" if path else name
+        yield from parts_of(child, _part(params, name), _part(state, name), inside)
 
 
-def _part(params: Any, name: str) -> Any:
+def _check_input(what: str, net: Net, given: Any) -> None:
+    leaves = jax.tree.leaves(given)
+    if isinstance(given, tuple | list) and leaves and all(isinstance(leaf, int) for leaf in leaves):
+        hint = f" For a shape, pass jax.ShapeDtypeStruct({tuple(given)}, 'float32')."
+    elif all(isinstance(leaf, bool | int | float | complex) or hasattr(leaf, "dtype") for leaf in leaves):
+        return
+    else:
+        hint = ""
+    raise TypeError(
+        f"{what}: expected inputs of {net!r} that are arrays or jax.ShapeDtypeStructs, got {given!r}.{hint}"
+    )
+
+
+def _row(path: str, part: Plan, params: Any, state: Any, num_flops: int) -> SummaryRow:
+    arrays = jax.tree.leaves(params)
+    num_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in arrays)
+    sizes = (sum(leaf.size for leaf in arrays), num_bytes, sum(leaf.size for leaf in jax.tree.leaves(state)))
+    return SummaryRow(path, repr(part.net), shapes_in_words(part.outputs), *sizes, num_flops)
+
+
+def _cells_of(row: SummaryRow, stateful: bool) -> list[str]:
+    numbers = [f"{row.num_params:,}", bytes_in_words(row.num_bytes), f"{row.num_state:,}", f"{row.num_flops:,}"]
+    if not stateful:
+        del numbers[2]
+    return [row.path, _table.shortened(row.layer), row.output, *numbers]
+
+
+def shapes_in_words(tree: Any) -> str:
+    """The shapes of a network's outputs."""
+    return ", ".join(str(leaf.shape) for leaf in jax.tree.leaves(tree)) or "-"
+
+
+def bytes_in_words(size: int) -> str:
+    """A size in memory with three digits: `1.23 MB`."""
+    power = min(max(int(math.log10(max(size, 1)) // 3), 0), 4)
+    return f"{size} B" if power == 0 else f"{size / 1000**power:.3g} {' kMGT'[power]}B"
+
+
+def _part(tree: Any, name: str) -> Any:
     for step in name.split("/"):
-        params = params[int(step)] if isinstance(params, list) else params.get(step, {})
-    return params
+        tree = tree[int(step)] if isinstance(tree, list) else tree.get(step, {})
+    return tree
 
 
-def _costs(jaxpr: Jaxpr, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], int]]:
-    """The path and the operations of every equation, those inside it included."""
-    for eqn in jaxpr.eqns:
-        here = path + _parts(_plain(str(eqn.source_info.name_stack)))
-        inner = [list(_costs(sub, here)) for sub in _inside(eqn.params)]
-        if eqn.primitive.name == "cond":
-            yield from max(inner, key=lambda costs: sum(count for _, count in costs))
-        elif inner and eqn.primitive.name not in ("reduce", "reduce_window", "scatter", "scatter-add", "scatter_add"):
-            times = eqn.params["length"] if eqn.primitive.name == "scan" else 1
-            yield from ((where, times * count) for costs in inner for where, count in costs)
-        else:
-            yield here, _operations(eqn)
-
-
-def _inside(params: dict[str, Any]) -> list[Jaxpr]:
-    values = [item for value in params.values() for item in (value if isinstance(value, tuple | list) else (value,))]
-    closed = [value.jaxpr if isinstance(value, ClosedJaxpr) else value for value in values]
-    return [value for value in closed if isinstance(value, Jaxpr)]
-
-
-def _operations(eqn: Any) -> int:
-    name, out = eqn.primitive.name, eqn.outvars[0].aval
-    if name == "dot_general":
-        contracted = eqn.params["dimension_numbers"][0][0]
-        return 2 * math.prod(out.shape) * math.prod(eqn.invars[0].aval.shape[axis] for axis in contracted)
-    if name == "conv_general_dilated":
-        kernel = eqn.invars[1].aval.shape
-        features = kernel[eqn.params["dimension_numbers"].rhs_spec[0]]
-        return 2 * math.prod(out.shape) * math.prod(kernel) // features
-    if name in _MOVES or not jnp.issubdtype(getattr(out, "dtype", bool), jnp.inexact):
-        return 0
-    if name.startswith("reduce_window"):
-        return math.prod(out.shape) * math.prod(eqn.params["window_dimensions"])
-    if name.startswith(("reduce", "cum")):
-        return math.prod(eqn.invars[0].aval.shape)
-    return math.prod(out.shape)
-
-
-def _plain(name_stack: str) -> str:
-    """A name stack without the transforms around its names: `vmap(conv1)/vmap()` is `conv1`."""
-    return re.sub(r"\w+\(|\)", "", name_stack)
-
-
-def _parts(path: str) -> tuple[str, ...]:
+def _split(path: str) -> tuple[str, ...]:
     return tuple(part for part in path.split("/") if part)
-
-
-def _shapes(tree: Any) -> str:
-    shapes = [str(leaf.shape) for leaf in jax.tree.leaves(tree)]
-    return ", ".join(shapes) or "-"
-
-
-def _size(tree: Any) -> int:
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
-
-
-def _short(layer: str, width: int = 48) -> str:
-    return layer if len(layer) <= width else f"{layer[: width - 3]}..."
-
-
-def _aligned(cells: tuple[str, ...], widths: list[int]) -> str:
-    left, right = (str.ljust, str.rjust)
-    sides = (left, left, left, right, right)
-    return "  ".join(side(cell, width) for side, cell, width in zip(sides, cells, widths, strict=True)).rstrip()

@@ -1,5 +1,6 @@
 """A summary's paths are those of the parameters, and its numbers those that one counts by hand."""
 
+import io
 from collections.abc import Callable
 from typing import Any
 
@@ -10,11 +11,11 @@ import pytest
 from renga import nets
 
 from .kit import floats, integers, values
-from .registry import NETS, convnet, tied
+from .registry import NETS, small_convnet, tied
 
 
-def rows(net: nets.Net, *inputs: jax.ShapeDtypeStruct, train: bool = False) -> dict[str, Any]:
-    return {row.path: row for row in nets.summary(net, *inputs, train=train)}
+def rows(net: nets.Net, *inputs: jax.ShapeDtypeStruct, **keywords: Any) -> dict[str, Any]:
+    return {row.path: row for row in nets.summary(net, *inputs, **keywords)}
 
 
 def counts(net: nets.Net, *inputs: jax.ShapeDtypeStruct) -> tuple[int, int]:
@@ -46,9 +47,9 @@ def test_a_stack_costs_its_size_times_the_cost_of_one(combine: Callable[[nets.Ne
 
 
 def test_a_define_costs_its_layers_and_what_the_body_does_itself():
-    table = rows(convnet, *floats(2, 8, 8, 1))
+    table = rows(small_convnet, *floats(2, 8, 8, 1))
     conv1, conv2, hidden, head = 2 * 64 * (2 * 9 + 1) * 4, 2 * 16 * (2 * 36 + 1) * 6, 2 * (2 * 24 + 1) * 8, 2 * 17 * 3
-    relus, pools = 2 * (64 * 4 + 16 * 6 + 8), 2 * 4 * (16 * 4 + 4 * 6)
+    relus, pools = 2 * (64 * 4 + 16 * 6 + 8), 2 * 3 * (16 * 4 + 4 * 6)
     assert [(path, row.num_params, row.num_flops) for path, row in table.items()] == [
         ("conv1", 40, conv1),
         ("conv2", 222, conv2),
@@ -68,7 +69,7 @@ def test_a_lookup_costs_nothing_and_tied_weights_count_once():
     table = rows(tied, *integers(4, 3))
     assert table["tokens"].num_flops == 0
     assert table["hidden"].num_flops == 12 * (2 * 4 * 4 + 4)
-    assert table[""] == ("", "tied", "(4, 3, 5)", 40, 12 * (2 * 4 * 4 + 4) + 2 * 12 * 4 * 5)
+    assert table[""] == ("", "tied", "(4, 3, 5)", 40, 160, 0, 12 * (2 * 4 * 4 + 4) + 2 * 12 * 4 * 5)
 
 
 def test_training_is_counted_where_it_is_asked_for():
@@ -78,32 +79,30 @@ def test_training_is_counted_where_it_is_asked_for():
 
 @pytest.mark.parametrize("name", NETS)
 def test_every_parameter_stands_under_the_path_of_a_row(name: str):
-    net, inputs = NETS[name].build(), NETS[name].inputs
-    shapes = jax.eval_shape(net.init, jax.random.key(0), *inputs)
+    net, inputs, keywords = NETS[name].build(), NETS[name].inputs, dict(NETS[name].keywords)
+    shapes = jax.eval_shape(lambda: net.init(jax.random.key(0), *inputs, **keywords))
     shapes = shapes[0] if isinstance(net, nets.StatefulNet) else shapes
-    table = rows(net, *inputs)
     sizes: dict[str, int] = {}
-    for path, leaf in jax.tree.leaves_with_path(shapes):
-        full = jax.tree_util.keystr(path, simple=True, separator="/")
-        layer = full if full in table else full.rpartition("/")[0]
-        sizes[layer] = sizes.get(layer, 0) + leaf.size
-    assert sizes == {path: table[path].num_params for path in sizes}
-    assert table[""].num_params == sum(sizes.values())
+    table = rows(net, *inputs, **keywords)
+    for path, leaf in nets.flatten_params(shapes).items():
+        above = [layer for layer in table if not layer or path == layer or path.startswith(f"{layer}/")]
+        sizes |= {layer: sizes.get(layer, 0) + sum(part.size for part in jax.tree.leaves(leaf)) for layer in above}
+    assert {path: row.num_params for path, row in table.items()} == {path: sizes.get(path, 0) for path in table}
 
 
 def test_a_summary_prints_as_a_table():
     net = nets.serial(nets.linear(100), jax.nn.relu, head=nets.mlp(10, 10, activation=jnp.tanh))
     assert str(nets.summary(net, *floats(8, 64))) == "\n".join(
         [
-            "path           layer                                             output    params    FLOPs",
-            "-------------  ------------------------------------------------  --------  ------  -------",
-            "linear         linear(100)                                       (8, 100)   6,500  103,200",
-            "relu           function(relu)                                    (8, 100)       0      800",
-            "head           mlp(10, 10, activation=tanh)                      (8, 10)    1,120   17,840",
-            "head/layers/0  linear(10)                                        (8, 10)    1,010   16,080",
-            "head/layers/1  linear(10)                                        (8, 10)      110    1,680",
-            "-------------  ------------------------------------------------  --------  ------  -------",
-            "total          serial(linear(100), relu, head=mlp(10, 10, ac...  (8, 10)    7,620  121,840",
+            "path           layer                                             output    params    bytes    FLOPs",
+            "-------------  ------------------------------------------------  --------  ------  -------  -------",
+            "linear         linear(100)                                       (8, 100)   6,500    26 kB  103,200",
+            "relu           function(relu)                                    (8, 100)       0      0 B      800",
+            "head           mlp(10, 10, activation=tanh)                      (8, 10)    1,120  4.48 kB   17,840",
+            "head/layers/0  linear(10)                                        (8, 10)    1,010  4.04 kB   16,080",
+            "head/layers/1  linear(10)                                        (8, 10)      110    440 B    1,680",
+            "-------------  ------------------------------------------------  --------  ------  -------  -------",
+            "total          serial(linear(100), relu, head=mlp(10, 10, ac...  (8, 10)    7,620  30.5 kB  121,840",
         ]
     )
 
@@ -115,3 +114,100 @@ def test_a_summary_is_a_tuple_of_rows_with_the_network_last():
     assert repr(table) == str(table)
     assert nets.summary(nets.mlp(4, 2), values(floats(3))[0]) == table
     assert nets.summary(nets.mlp(4, 2), jnp.ones(3)) == table
+
+
+def test_parameters_take_the_bytes_of_their_dtype():
+    half = nets.cast(nets.linear(3), params=jnp.bfloat16)
+    assert nets.summary(nets.linear(3), *floats(4, 5))[-1].num_bytes == 4 * (5 * 3 + 3)
+    assert nets.summary(half, *floats(4, 5))[-1].num_bytes == 2 * (5 * 3 + 3)
+
+
+def test_state_is_counted_where_there_is_any():
+    net = nets.serial(nets.linear(3), norm=nets.repeat(nets.batch_norm(), 4))
+    table = nets.summary(net, *floats(4, 5))
+    assert {row.path: row.num_state for row in table} == {"linear": 0, "norm": 24, "": 24}
+    assert "state" in str(table).split("\n")[0]
+    assert "state" not in str(nets.summary(nets.linear(3), *floats(4, 5)))
+
+
+@pytest.mark.parametrize("size", [0, 999, 1000, 123456, 7_000_000, 2_500_000_000])
+def test_bytes_are_printed_with_three_digits(size: int):
+    @nets.define
+    def net(x, *, w=nets.param((size,), nets.zeros, dtype="int8")):
+        return x
+
+    shown = {0: "0 B", 999: "999 B", 1000: "1 kB", 123456: "123 kB", 7_000_000: "7 MB", 2_500_000_000: "2.5 GB"}
+    assert shown[size] in str(nets.summary(net, *floats(2)))
+
+
+@jax.custom_vjp
+def squared(x):
+    return x * x
+
+
+squared.defvjp(lambda x: (x * x, x), lambda x, grads: (2 * x * grads,))
+
+
+@jax.custom_jvp
+def cubed(x):
+    return x * x * x
+
+
+cubed.defjvp(lambda xs, tangents: (cubed(*xs), 3 * xs[0] ** 2 * tangents[0]))
+
+
+@pytest.mark.parametrize(
+    ("function", "num_flops"),
+    [
+        (squared, 20),
+        (cubed, 40),
+        (jax.jit(squared), 20),
+        (jax.checkpoint(cubed), 40),
+        (jax.checkpoint(jax.jit(squared)), 20),
+        (jax.vmap(squared), 20),
+        (lambda x: jax.lax.scan(lambda carry, row: (carry + row, squared(row)), x[0], x)[1], 40),
+        (lambda x: jax.lax.fori_loop(0, 7, lambda _, x: x + 1, x), 140),
+        (lambda x: jax.lax.cond(x[0, 0] > 0, squared, cubed, x), 40),
+        (lambda x: jax.lax.while_loop(lambda x: x[0, 0] < 9, squared, x), 20),
+        (lambda x: x @ x.T, 2 * 4 * 5 * 4),
+        (lambda x: jnp.sort(x.T[:, ::-1]).reshape(-1)[2:], 0),
+        (lambda x: jnp.cumsum(x, 0), 20),
+        (lambda x: jnp.sum(x * 2, 1), 40),
+        (lambda x: jnp.fft.rfft(jnp.concatenate([x, x[:, :3]], 1)), 5 * 4 * 8 * 3),
+        (lambda x: x > 0, 0),
+    ],
+)
+def test_programs_inside_a_program_count_as_often_as_they_run(function: Callable[..., Any], num_flops: int):
+    assert counts(nets.serial(function), *floats(4, 5))[1] == num_flops
+
+
+def test_attention_costs_its_two_products_and_the_softmax():
+    def attend(q, k, v):
+        return jax.nn.dot_product_attention(q, k, v)
+
+    flops = counts(nets.serial(attend), *floats(2, 7, 3, 8) * 3)[1]
+    assert 2 * (2 * 2 * 3 * 7 * 7 * 8) <= flops <= 2 * (2 * 2 * 3 * 7 * 7 * 8) + 10 * 2 * 3 * 7 * 7
+
+
+def test_a_transposed_conv_costs_its_kernel_at_every_input():
+    net = nets.serial(lambda x, w: jax.lax.conv_transpose(x, w, (2, 2), "SAME"))
+    assert counts(net, *floats(1, 5, 6, 3), *floats(3, 3, 3, 4))[1] == 2 * 5 * 6 * 3 * 9 * 4
+
+
+def test_inputs_by_name_are_looked_at_too():
+    @nets.define
+    def net(x, *, head=nets.linear(3), mask=None):
+        return head(x) if mask is None else head(x) * mask
+
+    plain, masked = nets.summary(net, *floats(4, 5))[-1], nets.summary(net, *floats(4, 5), mask=floats(4, 1)[0])[-1]
+    assert masked.num_flops == plain.num_flops + 12
+
+
+def test_a_summary_prints_in_rich():
+    from rich.console import Console
+
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(nets.summary(nets.serial(nets.linear(4), nets.batch_norm()), *floats(8, 3)))
+    shown = console.export_text()
+    for words in ("path", "linear(4)", "batch_norm()", "total", "params", "state", "FLOPs", "8"):
+        assert words in shown
