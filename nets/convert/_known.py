@@ -136,4 +136,4 @@ def _packed(array: str, theirs: str, shape: tuple[int, ...]) -> Entry:
     return Entry(tuple(f"params/{name}/{array}" for name in "qkv"), (theirs,), to, back)
 
 
-_GPT2 = Library("GPT-2", {**MAPS, projection: _conv1d, attention: _packed_attention}, {})
+_GPT2 = Library("GPT-2", {**MAPS, projection: _conv1d, attention: _packed_attention}, {}, ".")

@@ -265,4 +265,4 @@ MAPS: dict[Any, LayerMap] = {
     weight_norm: _weight_norm,
     bidirectional: _whole,
 }
-_TORCH = Library("torch", MAPS, {})
+_TORCH = Library("torch", MAPS, {}, ".")

@@ -33,11 +33,17 @@ class Library(NamedTuple):
       name: of the library.
       maps: of layers, by constructor. A layer without one keeps its names and layouts.
       cells: the path from a network that runs a cell to the cell's own arrays, by constructor and part.
+      separator: what stands between the parts of a name there.
     """
 
     name: str
     maps: Mapping[Any, LayerMap]
     cells: Mapping[tuple[Any, str], str]
+    separator: str = "/"
+
+    def shown(self, arrays: Mapping[str, Any]) -> dict[str, Any]:
+        """Arrays by the names that its users know."""
+        return {name.replace("/", self.separator): array for name, array in arrays.items()}
 
 
 class Ref(NamedTuple):
@@ -86,7 +92,7 @@ def from_other(net: Net, given: Mapping[str, Any], inputs: tuple, library: Libra
     for move in moves:
         blank = (np.broadcast_to(np.float32(0), ours[ref.path][ref.blocks].shape) for ref in move.ours)
         expected |= zip(move.theirs, (array.shape for array in move.to(*blank)), strict=True)
-    _check(f"{net!r}, from {library.name}", expected, theirs)
+    _check(f"{net!r}, from {library.name}", library.shown(expected), library.shown(theirs))
     for move in moves:
         for ref, array in zip(move.ours, move.back(*(theirs[name] for name in move.theirs)), strict=True):
             ours[ref.path][ref.blocks] = array

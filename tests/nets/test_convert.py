@@ -217,9 +217,9 @@ def test_all_that_does_not_fit_is_listed():
         convert.from_torch(PAIR, given, x)
     assert str(caught.value) == (
         "serial(hidden=linear(4), head=linear(2)), from torch: 3 arrays do not fit:\n"
-        "  missing head/bias (2,)\n"
-        "  extra tail/weight (1,)\n"
-        "  hidden/weight: expected (4, 5), got (4, 6)"
+        "  missing head.bias (2,)\n"
+        "  extra tail.weight (1,)\n"
+        "  hidden.weight: expected (4, 5), got (4, 6)"
     )
 
 
