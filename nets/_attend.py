@@ -1,0 +1,105 @@
+"""The mean of values, weighted by how well their keys match a query."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ._check import at_least_float32
+from ._errors import ShapeError
+
+Drop = Callable[[jax.Array], jax.Array]
+
+
+def attend_to(
+    queries: jax.Array,
+    keys: jax.Array,
+    values: jax.Array,
+    *,
+    mask: jax.Array | None = None,
+    bias: jax.Array | None = None,
+    drop: Drop | None = None,
+) -> jax.Array:
+    """Values weighted by the softmax of scores: `[..., time, heads, head_size]` from those of all three.
+
+    Keys and values may have fewer heads, a divisor. Where the mask `[..., heads or 1, time or 1, length or 1]` has no
+    True, the weights are the same for all keys.
+    """
+    if drop is None and queries.dtype in (jnp.float32, jnp.bfloat16):
+        return _fused(queries, keys, values, mask, bias)
+    dtype = at_least_float32(queries.dtype)
+    grouped = queries.reshape(*queries.shape[:-2], keys.shape[-2], -1, queries.shape[-1])
+    scores = jnp.einsum("...tkgd,...skd->...kgts", grouped, keys, preferred_element_type=dtype)
+    scores = scores.reshape(*scores.shape[:-4], -1, *scores.shape[-2:]) / math.sqrt(queries.shape[-1])
+    scores = scores if bias is None else scores + bias.astype(dtype)
+    weights = jax.nn.softmax(scores if mask is None else jnp.where(mask, scores, jnp.finfo(dtype).min))
+    weights = weights if drop is None else drop(weights)
+    weights = weights.reshape(*weights.shape[:-3], keys.shape[-2], -1, *weights.shape[-2:])
+    y = jnp.einsum("...kgts,...skd->...tkgd", weights.astype(values.dtype), values, preferred_element_type=dtype)
+    return y.reshape(queries.shape).astype(values.dtype)
+
+
+def _fused(
+    queries: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Array | None, bias: jax.Array | None
+) -> jax.Array:
+    """The same by JAX's own function, which takes one batch axis.
+
+    In float64 it would round the weights to float32, and in float16 it does not compile on every device.
+    """
+    batch = queries.shape[:-3]
+    size = math.prod(batch)
+
+    def fold(array: jax.Array) -> jax.Array:
+        return array if len(batch) == 1 else array.reshape(size, *array.shape[-3:])
+
+    def spread(array: jax.Array | None) -> jax.Array | None:
+        if array is None or math.prod(array.shape[:-3]) == 1:
+            return None if array is None else array.reshape(1, *array.shape[-3:])
+        return fold(jnp.broadcast_to(array, (*batch, *array.shape[-3:])))
+
+    y = jax.nn.dot_product_attention(fold(queries), fold(keys), fold(values), spread(bias), spread(mask))
+    return y.reshape(queries.shape)
+
+
+def near(places: jax.Array, num_keys: int, causal: bool, window: int | None) -> jax.Array | None:
+    """Which keys a query at each place may look at: `[1, time, num_keys]`, or None for all."""
+    if not causal and window is None:
+        return None
+    apart = places[:, None] - jnp.arange(num_keys)
+    least, most = 0 if causal else 1 - (window or 0), num_keys if window is None else window - 1
+    return ((least <= apart) & (apart <= most))[None]
+
+
+def both(mask: jax.Array | None, other: jax.Array | None) -> jax.Array | None:
+    """Where two masks are True."""
+    if mask is None or other is None:
+        return other if mask is None else mask
+    return mask & other
+
+
+def zero_where_blind(y: jax.Array, mask: jax.Array | None) -> jax.Array:
+    """Zeros for those heads of `y [..., time, heads, head_size]` that may look at no key."""
+    return y if mask is None else jnp.where(jnp.swapaxes(mask.any(-1), -1, -2)[..., None], y, 0)
+
+
+def fitting(name: str, given: Any, shape: tuple[int, ...], num_keys: int) -> jax.Array | None:
+    """A mask or bias of scores of this shape, with three axes at least, for the first `num_keys` keys.
+
+    Raises:
+      ShapeError: if it does not broadcast to that shape, or is of another kind of numbers.
+    """
+    if given is None:
+        return None
+    array, kind = jnp.asarray(given), np.bool_ if name == "mask" else np.floating
+    try:
+        fits = np.broadcast_shapes(array.shape, shape) == shape
+    except ValueError:
+        fits = False
+    if not fits or not jnp.issubdtype(array.dtype, kind):
+        what = "booleans" if name == "mask" else "floats"
+        raise ShapeError(f"a {name} of {what} that broadcasts to {shape}", f"{array.dtype} {array.shape}")
+    array = array.reshape((1,) * (3 - array.ndim) + array.shape)
+    return array if array.shape[-1] == 1 else array[..., :num_keys]
