@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from ._check import at_least_float32
 from ._errors import ShapeError
@@ -28,12 +29,29 @@ def attend_to(
     Keys and values may have fewer heads, a divisor. Where the mask `[..., heads or 1, time or 1, length or 1]` has no
     True, the weights are the same for all keys.
     """
-    if drop is None and queries.dtype in (jnp.float32, jnp.bfloat16):
+    if drop is not None or queries.dtype not in (jnp.float32, jnp.bfloat16):
+        return _plain(queries, keys, values, mask, bias, drop)
+    if queries.dtype == jnp.bfloat16 or keys.shape[-2] != queries.shape[-2]:
         return _fused(queries, keys, values, mask, bias)
+    # On CPUs the plain form is faster where heads are not grouped: benchmarks/nets.py transformer.
+    return lax.platform_dependent(queries, keys, values, mask, bias, cpu=_plain, default=_fused)
+
+
+def _plain(
+    queries: jax.Array,
+    keys: jax.Array,
+    values: jax.Array,
+    mask: jax.Array | None,
+    bias: jax.Array | None,
+    drop: Drop | None = None,
+) -> jax.Array:
     dtype = at_least_float32(queries.dtype)
     grouped = queries.reshape(*queries.shape[:-2], keys.shape[-2], -1, queries.shape[-1])
-    scores = jnp.einsum("...tkgd,...skd->...kgts", grouped, keys, preferred_element_type=dtype)
-    scores = scores.reshape(*scores.shape[:-4], -1, *scores.shape[-2:]) / math.sqrt(queries.shape[-1])
+    scale = 1 / math.sqrt(queries.shape[-1])
+    # Scores are many more than queries, but queries in half precision would lose digits.
+    before, after = (scale, 1) if queries.dtype == dtype else (1, scale)
+    scores = after * jnp.einsum("...tkgd,...skd->...kgts", before * grouped, keys, preferred_element_type=dtype)
+    scores = scores.reshape(*scores.shape[:-4], -1, *scores.shape[-2:])
     scores = scores if bias is None else scores + bias.astype(dtype)
     weights = jax.nn.softmax(scores if mask is None else jnp.where(mask, scores, jnp.finfo(dtype).min))
     weights = weights if drop is None else drop(weights)

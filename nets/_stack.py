@@ -15,13 +15,18 @@ from ._keys import indexed_keys
 from ._net import Net, layer, net_from
 from ._sealed import sealed
 
+# A scan stacks what each block keeps for the backward pass. On CPUs a transformer of 4 blocks is 1.15 times faster
+# unrolled, and compiles as fast: benchmarks/nets.py transformer.
+_UNROLLED = 4
+
 
 @layer
 def repeat(block: Net, num_blocks: int, *, per_block: str | Sequence[str] = (), remat: bool = False) -> Net:
     """Applies a block `num_blocks` times, each time with parameters of its own, by one `lax.scan`.
 
-    Trace and compile time do not grow with depth. State and keys are each block's own. The initial values
-    are those of a list of blocks, stacked; `unstack` gives the list, `stack` makes it one again.
+    Trace and compile time do not grow with depth; up to four blocks are unrolled. State and keys are each
+    block's own. The initial values are those of a list of blocks, stacked; `unstack` gives the list, `stack`
+    makes it one again.
 
     A block may return a pair `(x, y)`: `x` goes to the next block, and the `y`s of all come back stacked.
 
@@ -81,7 +86,8 @@ def repeat(block: Net, num_blocks: int, *, per_block: str | Sequence[str] = (), 
             x, y, collects = _next(x, outputs)
             return x, (state, y)
 
-        x, (state, ys) = lax.scan(step, x, (params, state, keys, parts), length=num_blocks)
+        unroll = num_blocks if num_blocks <= _UNROLLED else 1
+        x, (state, ys) = lax.scan(step, x, (params, state, keys, parts), length=num_blocks, unroll=unroll)
         return (x, ys) if collects else x, state
 
     return net_from(_like(block, core_apply, core_trace), None)
