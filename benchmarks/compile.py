@@ -1,8 +1,9 @@
 """How long the gradient of a deep network takes to trace, lower and compile, from empty caches.
 
+One of: mlp, 40 residual blocks of width 64, unrolled and scanned; transformer, a language model of 4 to 64 blocks.
+
     pip install -e '.[bench]'
-    python benchmarks/compile.py mlp            # 40 residual blocks of width 64, unrolled and scanned
-    python benchmarks/compile.py transformer    # a language model of 4, 16 and 64 blocks
+    python benchmarks/compile.py mlp
 
 Initial parameters are made beforehand. A round clears JAX's caches, so nothing is left over from the case before.
 """
@@ -70,7 +71,8 @@ def haiku(*, scanned: bool) -> Round:
 
     def body(x: jax.Array) -> jax.Array:
         if scanned:
-            return hk.experimental.layer_stack(DEPTH)(block)(x)
+            stack: Any = hk.layer_stack(DEPTH)(block)
+            return stack(x)
         for _ in range(DEPTH):
             x = block(x)
         return x

@@ -89,7 +89,8 @@ def torch(*, compiled: bool, channels_last: bool = False) -> Round:
     )
     x, y = torch.tensor(np.moveaxis(np.asarray(IMAGES), -1, 1).copy()), torch.tensor(np.asarray(LABELS, np.int64))
     if channels_last:
-        net, x = net.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)
+        to_last: Any = {"memory_format": torch.channels_last}
+        net, x = net.to(**to_last), x.to(**to_last)
     loss = lambda x, y: nn.functional.cross_entropy(net(x), y)  # noqa: E731
     return torch_step(torch.compile(loss) if compiled else loss, net, x, y)
 

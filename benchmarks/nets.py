@@ -1,12 +1,10 @@
 """A train step of whole networks in renga, Haiku, Flax, Equinox and torch.
 
+One of: conv, a convolutional network on 32x32 images; transformer, a language model of 4 layers; lstm and gru, batch
+64, 128 steps, 256 units; lstm-small and gru-small, batch 32, 64 steps, 128 units.
+
     pip install -e '.[bench]'
-    python benchmarks/nets.py conv          # a convolutional network on 32x32 images
-    python benchmarks/nets.py transformer   # a language model of 4 layers
-    python benchmarks/nets.py lstm          # batch 64, 128 steps, 256 units
-    python benchmarks/nets.py lstm-small    # batch 32, 64 steps, 128 units
-    python benchmarks/nets.py gru
-    python benchmarks/nets.py gru-small
+    python benchmarks/nets.py conv
 """
 
 import argparse
