@@ -46,17 +46,19 @@ def _plain(
     drop: Drop | None = None,
 ) -> jax.Array:
     dtype = at_least_float32(queries.dtype)
-    grouped = queries.reshape(*queries.shape[:-2], keys.shape[-2], -1, queries.shape[-1])
+    num_heads, groups = queries.shape[-2], keys.shape[-2]
+    grouped = queries.reshape(*queries.shape[:-2], groups, num_heads // groups, queries.shape[-1])
     scale = 1 / math.sqrt(queries.shape[-1])
     # Scores are many more than queries, but queries in half precision would lose digits.
     before, after = (scale, 1) if queries.dtype == dtype else (1, scale)
     scores = after * jnp.einsum("...tkgd,...skd->...kgts", before * grouped, keys, preferred_element_type=dtype)
-    scores = scores.reshape(*scores.shape[:-4], -1, *scores.shape[-2:])
+    by_group = scores.shape
+    scores = scores.reshape(*by_group[:-4], num_heads, *by_group[-2:])
     scores = scores if bias is None else scores + bias.astype(dtype)
     weights = jax.nn.softmax(scores if mask is None else jnp.where(mask, scores, jnp.finfo(dtype).min))
     weights = weights if drop is None else drop(weights)
-    weights = weights.reshape(*weights.shape[:-3], keys.shape[-2], -1, *weights.shape[-2:])
-    y = jnp.einsum("...kgts,...skd->...tkgd", weights.astype(values.dtype), values, preferred_element_type=dtype)
+    weights = weights.reshape(*weights.shape[:-3], *by_group[-4:-2], *weights.shape[-2:]).astype(values.dtype)
+    y = jnp.einsum("...kgts,...skd->...tkgd", weights, values, preferred_element_type=dtype)
     return y.reshape(queries.shape).astype(values.dtype)
 
 
