@@ -22,11 +22,26 @@ def test_the_main_job_recognises_a_held_out_third_of_the_digits(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("config", "promised"), [("digits_sgd", 0.98), ("digits_adam", 0.98), ("digits_label_noise", 0.80)]
+    ("config", "promised"),
+    [
+        ("digits_sgd", 0.98),
+        ("digits_adam", 0.98),
+        ("digits_label_noise", 0.80),
+        pytest.param("digits_resnet", 0.97, marks=pytest.mark.long),
+        pytest.param("digits_vit", 0.95, marks=pytest.mark.long),
+        pytest.param("docstrings_gru", 0.65, marks=pytest.mark.long),
+    ],
 )
 def test_the_other_configs_reach_what_their_headers_say(config, promised, tmp_path):
     assert main(["train", config, "--out", str(tmp_path / "run")]) == 0
     assert last_row(tmp_path / "run")["test_accuracy"] >= promised
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("config", "promised"), [("documentation_lstm", 2.15), ("documentation_transformer", 2.2)])
+def test_the_language_models_need_as_few_bits_as_their_headers_say(config, promised, tmp_path):
+    assert main(["train", config, "--out", str(tmp_path / "run")]) == 0
+    assert last_row(tmp_path / "run")["test_bits"] <= promised
 
 
 def test_sam_gains_eight_points_where_four_labels_in_ten_are_drawn_anew():

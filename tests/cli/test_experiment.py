@@ -9,21 +9,26 @@ from renga.training.cli._experiment import (
     Adam,
     Convnet,
     Digits,
+    Docstrings,
+    Documentation,
     Experiment,
+    Gru,
+    LstmLm,
     Mlp,
+    Resnet,
     Sgd,
-    Split,
+    Transformer,
+    Vit,
     chain_of,
-    convnet,
-    example_input,
-    images_of,
-    split_of,
+    net_of,
 )
+from renga.training.cli._networks import gru
+from renga.training.cli._task import Losses, Split
 
 
 def split(seed: int = 0, label_noise: float = 0.0) -> Split:
-    experiment = Experiment(net=Mlp(), optim=Sgd(), seed=seed, data=Digits(label_noise=label_noise))
-    return split_of(experiment, images_of(experiment))
+    data = Digits(label_noise=label_noise)
+    return data.split(data.load(seed, batch_size=64), seed)
 
 
 @pytest.mark.parametrize(
@@ -42,20 +47,63 @@ def test_a_chain_is_sam_then_the_clip_then_the_optimizer(config, chain):
 
 
 @pytest.mark.parametrize(
-    ("config", "net"),
+    ("data", "config", "net", "outputs"),
     [
-        (Mlp(hidden=(3, 2)), nets.serial(nets.flatten(), nets.mlp(3, 2, 10))),
-        (Convnet(channels=(2, 3, 4), hidden=5, drop_rate=0.5), convnet((2, 3, 4), 5, 10, drop_rate=0.5)),
+        (Digits(), Mlp(hidden=(3, 2)), nets.serial(nets.flatten(), nets.mlp(3, 2, 10)), (10,)),
+        (
+            Digits(),
+            Convnet(channels=(2, 3, 4), hidden=5, drop_rate=0.5),
+            nets.convnet((2, 3, 4), 5, 10, drop_rate=0.5),
+            (10,),
+        ),
+        (
+            Digits(),
+            Resnet(depth=34, version=2, width=3),
+            nets.resnet(34, 10, version=2, width=3, small_images=True),
+            (10,),
+        ),
+        (
+            Digits(),
+            Vit(patch=4, features=6, num_layers=2, num_heads=3, pool="mean", drop_rate=0.1),
+            nets.vit(10, 4, features=6, num_layers=2, num_heads=3, pool="mean", drop_rate=0.1),
+            (10,),
+        ),
+        (
+            Documentation(length=7),
+            LstmLm(features=3, num_layers=2, drop_rate=0.1),
+            nets.lstm_lm(96, 3, num_layers=2, drop_rate=0.1),
+            (7, 96),
+        ),
+        (
+            Documentation(length=7),
+            Transformer(features=8, num_layers=2, num_heads=2, window=3, drop_rate=0.1),
+            nets.transformer(
+                96,
+                8,
+                num_layers=2,
+                num_heads=2,
+                window=3,
+                rope=nets.rotary(),
+                norm=nets.rms_norm(),
+                mlp=nets.swiglu(24),
+                bias=False,
+                drop_rate=0.1,
+            ),
+            (7, 96),
+        ),
+        (Docstrings(length=7), Gru(features=3, drop_rate=0.1), gru(96, 3, 9, drop_rate=0.1), (9,)),
     ],
 )
-def test_a_network_maps_an_image_to_ten_logits(config, net):
-    assert config.build() == net
-    params = jax.eval_shape(net.init, jax.random.key(0), example_input())
-    assert jax.eval_shape(net.apply, params, example_input()).shape == (10,)
+def test_a_network_maps_an_example_to_the_logits_that_its_data_need(data, config, net, outputs):
+    assert net_of(Experiment(data=data, net=config, optim=Sgd())) == net
+    losses = Losses(net, data)
+    made = jax.eval_shape(losses.init, jax.random.key(0))
+    logits, state = jax.eval_shape(losses.logits, *made, data.example)
+    assert (logits.shape, state) == (outputs, made[1])
 
 
 def test_every_image_is_on_one_side_of_the_split():
-    images = images_of(Experiment(net=Mlp(), optim=Sgd()))
+    images = Digits().load(0, batch_size=64)
     train, test = split()
     assert len(train["x"]) == len(train["y"]) == 1198
     assert len(test["x"]) == len(test["y"]) == 599

@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+import sysconfig
 from pathlib import Path
 
 import jax
@@ -66,28 +67,66 @@ REFUSED = {
     "train sgd.toml --set optim.name=adam": ("optim.momentum: expected a key of adam",),
     "train base.toml --set net.channels=[4]": ("net.channels: expected a key of mlp (name, hidden)",),
     # tables
-    "train empty.toml": ("net: expected a table, its name one of convnet, mlp, got none",),
+    "train empty.toml": (
+        "net: expected a table, its name one of convnet, mlp, resnet, vit, lstm_lm, transformer, gru, got none",
+    ),
     "train no_optim.toml": ("optim: expected a table, its name one of sgd, adam, got none",),
-    "train no_name.toml": ("net.name: expected one of convnet, mlp, got none",),
-    "train list.toml": ('net: expected a table, its name one of convnet, mlp, got ["mlp"]',),
+    "train no_name.toml": ("net.name: expected one of convnet, mlp, resnet, vit, lstm_lm, transformer, gru, got none",),
+    "train list.toml": (
+        'net: expected a table, its name one of convnet, mlp, resnet, vit, lstm_lm, transformer, gru, got ["mlp"]',
+    ),
     "train tables.toml": ("net: expected a table", 'got [{name = "mlp"}]'),
     "train base.toml --set optim=3": ("optim: expected a table, its name one of sgd, adam, got 3",),
     "train base.toml --set train=3": ("train: expected a table, got 3",),
-    "train base.toml --set data=digits": ('data: expected a table, got "digits"',),
+    "train base.toml --set data=digits": (
+        'data: expected a table, its name one of digits, documentation, docstrings, got "digits"',
+    ),
     # names
     "train base.toml --set optim.name=adm": ('optim.name: expected one of sgd, adam, got "adm". Did you mean adam?',),
     "train base.toml --set optim.name=SGD": ("optim.name: ", "Did you mean sgd?"),
     "train base.toml --set optim.name=rmsprop": ('optim.name: expected one of sgd, adam, got "rmsprop"\n',),
     "train base.toml --set optim.name=[1]": ("optim.name: expected one of sgd, adam, got [1]",),
-    "train base.toml --set net.name=cnn": ('net.name: expected one of convnet, mlp, got "cnn". Did you mean convnet?',),
-    "train base.toml --set net.name=true": ("net.name: expected one of convnet, mlp, got true",),
-    "train base.toml --set data.name=mnist": ('data.name: expected one of digits, got "mnist"',),
+    "train base.toml --set net.name=cnn": (
+        "net.name: expected one of convnet, mlp, resnet, vit, lstm_lm, transformer, gru, ",
+        'got "cnn". Did you mean convnet?',
+    ),
+    "train base.toml --set net.name=true": (
+        "net.name: expected one of convnet, mlp, resnet, vit, lstm_lm, transformer, gru, got true",
+    ),
+    "train base.toml --set data.name=mnist": (
+        'data.name: expected one of digits, documentation, docstrings, got "mnist"',
+    ),
     "train base.toml --set optim.schedule=cosin": (
         "optim.schedule: expected one of constant, cosine",
         "Did you mean cosine?",
     ),
     "train base.toml --set optim.schedule={}": ("optim.schedule: expected one of constant, cosine, got {}",),
+    """train base.toml --set 'net={name="vit", pool="max"}'""": ('net.pool: expected one of token, mean, got "max"',),
+    # networks that are none for the data
+    "train base.toml --set data.name=documentation": (
+        'net.name: expected one of lstm_lm, transformer where data.name is "documentation", got "mlp"\n',
+    ),
+    """train base.toml --set data.name=docstrings --set 'net={name="transformer"}'""": (
+        'net.name: expected one of gru where data.name is "docstrings", got "transformer"\n',
+    ),
+    """train base.toml --set 'net={name="gru"}'""": (
+        'net.name: expected one of convnet, mlp, resnet, vit where data.name is "digits", got "gru"\n',
+    ),
     # integers
+    """train base.toml --set 'net={name="resnet", depth=20}'""": (
+        "net.depth: expected one of 18, 34, 50, 101, 152, got 20\n",
+    ),
+    """train base.toml --set 'net={name="resnet", depth="18"}'""": ("net.depth: expected one of 18, ", 'got "18"'),
+    """train base.toml --set 'net={name="resnet", depth=18.0}'""": ("net.depth: expected one of 18, ", "got 18.0"),
+    """train base.toml --set 'net={name="resnet", version=true}'""": ("net.version: expected one of 1, 2, got true",),
+    """train base.toml --set 'net={name="vit", patch=3}'""": ("net.patch: expected one of 1, 2, 4, 8, got 3",),
+    """train base.toml --set 'net={name="vit", features=6}'""": (
+        "net.features: expected a multiple of net.num_heads = 4, got 6",
+    ),
+    "train documentation_transformer --set net.features=12 --set net.num_heads=4": (
+        "net.features: expected a multiple of twice net.num_heads = 4, got 12",
+    ),
+    "train docstrings_gru --set data.length=1001": ("data.length: expected an integer in [1, 1000], got 1001",),
     "train base.toml --set train.num_steps=0": ("train.num_steps: expected an integer in [1, 2147483647], got 0",),
     "train base.toml --set train.num_steps=1.0": ("train.num_steps: expected an integer", "got 1.0"),
     "train base.toml --set train.num_steps=true": ("train.num_steps: expected an integer", "got true"),
@@ -131,6 +170,27 @@ REFUSED = {
         "data.test_share: expected some of the 1797 images on both sides, got 0.9999",
     ),
     "train base.toml --set data.test_share=1e-9": ("data.test_share: expected some of the 1797 images", "got 1e-09"),
+    "train documentation_lstm --set data.test_share=1e-9": (
+        "data.test_share: expected some of the ",
+        " files on both sides, got 1e-09",
+    ),
+    "train documentation_lstm --set data.length=10000000": (
+        "data.length: expected fewer than the ",
+        " characters to train on and of the ",
+        " held out, got 10000000",
+    ),
+    "train documentation_lstm --set train.batch_size=1000000": (
+        "train.batch_size: expected at most the ",
+        " training windows, got 1000000",
+    ),
+    "train docstrings_gru --set data.test_share=1e-9": (
+        "data.test_share: expected some of the ",
+        " docstrings of asyncio on both sides, got 1e-09",
+    ),
+    "train docstrings_gru --set train.batch_size=1000000": (
+        "train.batch_size: expected at most the ",
+        " training docstrings, got 1000000",
+    ),
     # assignments
     "train base.toml --set optim.rho": ("--set optim.rho: expected key=value, such as optim.rho=0.1",),
     "train base.toml --set =1": ("--set =1: expected key=value",),
@@ -226,3 +286,15 @@ def test_a_missing_extra_is_named(module, says, renga, files, monkeypatch):
     assert says in answer.err
     assert "pip install 'renga[cli]'" in answer.err
     assert not (files / "runs").exists()
+
+
+@pytest.mark.parametrize("config", ["documentation_lstm", "docstrings_gru"])
+def test_a_python_without_its_source_is_named(config, renga, tmp_path, monkeypatch):
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path / "nowhere"))
+    answer = renga("train", config)
+    assert (answer.code, answer.out) == (2, "")
+    name = config.split("_")[0]
+    assert answer.err == (
+        f"renga: data.name: {name} needs the source of Python's standard library, got none in {tmp_path / 'nowhere'}\n"
+    )
+    assert not (tmp_path / "runs").exists()

@@ -23,7 +23,7 @@ import renga as package
 from renga.training import cli
 from renga.training.cli import _run
 from renga.training.cli._config import load, read
-from renga.training.cli._experiment import Experiment, Mlp, Sgd, Train, example_input
+from renga.training.cli._experiment import Digits, Experiment, Mlp, Sgd, Train
 from renga.training.cli._interrupt import deferred_interrupts
 
 FILES = ["config.toml", "curves.png", "metrics.csv", "metrics.jsonl", "misclassified.png", "params.npz"]
@@ -105,8 +105,8 @@ def test_the_parameters_are_arrays_by_path(finished):
         "mlp/layers/1/w": (4, 10),
         "mlp/layers/1/b": (10,),
     }
-    net = Mlp(hidden=(4,)).build()
-    assert list(_run.by_path(net.init(jax.random.key(0), example_input()))) == list(shapes)
+    net = Mlp(hidden=(4,)).build(10)
+    assert list(_run.by_path(net.init(jax.random.key(0), Digits().example["x"]))) == list(shapes)
 
 
 @pytest.mark.parametrize("name", ["curves.png", "misclassified.png"])
@@ -294,7 +294,7 @@ def test_list_shows_every_config_with_its_header(renga):
 def test_summary_shows_the_network_of_a_config(renga):
     answer = renga("summary", *setting(*SMALL))
     assert (answer.code, answer.err) == (0, "")
-    assert answer.out.splitlines()[0].split() == ["path", "layer", "output", "params", "FLOPs"]
+    assert answer.out.splitlines()[0].split() == ["path", "layer", "output", "params", "bytes", "FLOPs"]
     assert re.search(r"^mlp/layers/0  linear\(4\) +\(4,\) +260 ", answer.out, re.MULTILINE)
     assert re.search(r"^total .* 310 ", answer.out, re.MULTILINE)
 

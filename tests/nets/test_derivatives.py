@@ -1,47 +1,104 @@
 """First and second derivatives against finite differences, in double precision."""
 
-import importlib
-import pkgutil
+import functools
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
-from jax.test_util import check_grads
 
 from renga import nets
 
-from . import families
-from .kit import floats, values, variables
+from .kit import KEY, floats, outputs, values, variables
+from .made import Made, cast, loss_of, make, over, split
+from .registry import FAMILIES, NETS
 
 pytestmark = pytest.mark.usefixtures("quick_compiler")
 
-DERIVATIVES = {
-    "linear": (nets.linear(3), (4, 5)),
-    "conv": (nets.conv(3, 3, stride=2), (2, 4, 5, 2)),
-    "grouped conv": (nets.conv(4, (3,), groups=2, dilation=2), (2, 6, 4)),
-    "max_pool": (nets.max_pool(2), (1, 4, 4, 2)),
-    "overlapping max_pool": (nets.max_pool((3,), stride=1, padding="same"), (2, 6, 2)),
-    "avg_pool": (nets.avg_pool(2, stride=1, padding="same"), (1, 3, 4, 2)),
-    "layer_norm": (nets.layer_norm(), (3, 5)),
-    "batch_norm": (nets.batch_norm(), (6, 3)),
-    "mlp": (nets.mlp(4, 2, activation=jnp.tanh), (3, 5)),
-}
-for _family in pkgutil.iter_modules(families.__path__):
-    module = importlib.import_module(f"{families.__name__}.{_family.name}")
-    DERIVATIVES |= getattr(module, "DERIVATIVES", {})
+OTHERS: dict[str, tuple[nets.Net, tuple[int, ...]]] = functools.reduce(
+    lambda found, family: found | getattr(family, "DERIVATIVES", {}), FAMILIES, {}
+)
+STEP = 1e-6
 
 
-@pytest.mark.parametrize("name", DERIVATIVES)
-def test_first_and_second_derivatives_equal_finite_differences(name: str):
-    net, shape = DERIVATIVES[name]
+def check_derivatives(made: tuple, given: Any, apply: Callable[..., Any], without: Collection[str] = ()) -> None:
+    """Compares derivatives along a line through parameters and inputs with central differences.
+
+    Args:
+      made: a network's variables. They are moved away from where they begin, so that zeros are none.
+      given: its inputs and keywords.
+      apply: `(variables, inputs, keywords) -> outputs`.
+      without: "forward derivatives", "second derivatives".
+    """
+    (params, *state), given = cast((made, given), np.float64)
+    at, merge = split((params, given))
+    at = [x + 0.1 * np.sin(_count(x) + i) for i, x in enumerate(at)]
+    along = [np.cos(_count(x) + i) for i, x in enumerate(at)]
+
+    def loss(t: jax.Array) -> jax.Array:
+        params, (inputs, arrays) = merge([x + t * v for x, v in zip(at, along, strict=True)])
+        return loss_of(apply((params, *state), inputs, arrays))
+
+    @jax.jit
+    def reverse(t: jax.Array) -> list[tuple[jax.Array, jax.Array]]:
+        """The loss and its slope; the slope and its own."""
+        if "second derivatives" in without:
+            return [jax.value_and_grad(loss)(t)]
+        slope, bend = jax.value_and_grad(jax.grad(loss))(t)
+        return [(loss(t), slope), (slope, bend)]
+
+    before, here, after = (jax.device_get(reverse(t)) for t in (-STEP, 0.0, STEP))
+    for (value, found), (low, _), (high, _) in zip(here, before, after, strict=True):
+        assert value.dtype == np.float64 or not at
+        np.testing.assert_allclose(found, (high - low) / (2 * STEP), rtol=1e-5, atol=1e-6 * (1 + abs(value)))
+    if "forward derivatives" not in without:
+        _, forward = jax.jit(lambda t: jax.jvp(loss, (t,), (1.0,)))(0.0)
+        np.testing.assert_allclose(forward, here[0][1], rtol=1e-9, atol=1e-9)
+
+
+def check(made: Made, without: Collection[str]) -> None:
     with jax.enable_x64(True):
-        x = jnp.asarray(values(floats(*shape))[0], jnp.float64)
-        x += jnp.linspace(0, 1, x.size).reshape(shape)
-        params, *state = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), variables(net, jax.random.key(0), x))
+        apply = functools.partial(made.run, key=KEY, train=True)
+        check_derivatives(made.variables, (made.inputs, made.arrays), apply, without)
 
-        def loss(params: Any, x: jax.Array) -> jax.Array:
-            found = net.apply(params, *state, x, train=True)
-            return jnp.sum(jnp.tanh(found[0] if state else found) ** 2)
 
-        check_grads(jax.jit(loss), (params, x), order=2, modes=("rev",), atol=1e-5, rtol=1e-5)
+@over("derivatives")
+def test_first_and_second_derivatives_equal_finite_differences(made: Made):
+    check(made, made.case.exempt)
+
+
+def test_forward_and_second_derivatives_fail_where_a_net_is_exempt():
+    for name, case in NETS.items():
+        for law in {"forward derivatives", "second derivatives"} & set(case.exempt):
+            with pytest.raises((AssertionError, TypeError, ValueError, NotImplementedError)):
+                check(make(name), set(case.exempt) - {law})
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_first_and_second_derivatives_of_other_nets_equal_finite_differences(name: str):
+    net, shape = OTHERS[name]
+    with jax.enable_x64(True):
+        inputs = values(floats(*shape))
+        check_derivatives(
+            variables(net, KEY, *inputs),
+            (inputs, {}),
+            lambda made, inputs, _: outputs(net, made, *inputs, key=KEY, train=True),
+        )
+
+
+def test_a_wrong_derivative_is_found():
+    @jax.custom_vjp
+    def wrong(x: jax.Array) -> jax.Array:
+        return x**2
+
+    wrong.defvjp(lambda x: (x**2, x), lambda x, given: (2.001 * x * given,))
+    with jax.enable_x64(True), pytest.raises(AssertionError):
+        check_derivatives(
+            ({},), ((jnp.arange(3.0),), {}), lambda _, inputs, __: wrong(*inputs), ["forward derivatives"]
+        )
+
+
+def _count(x: np.ndarray) -> np.ndarray:
+    return np.arange(1.0, x.size + 1).reshape(x.shape)

@@ -10,6 +10,8 @@ import pytest
 from renga import nets
 
 from .kit import floats, values, variables
+from .made import Made, cast, distance
+from .registry import NETS
 
 KEY = jax.random.key(0)
 
@@ -29,6 +31,23 @@ def rows() -> jax.Array:
 def batch() -> jax.Array:
     """Examples of mean 1e4 and standard deviation 1."""
     return 1e4 + jax.random.normal(jax.random.key(2), (4096, 8))
+
+
+NORMS = [name for name, case in NETS.items() if case.normalises]
+
+
+@pytest.mark.parametrize("made", NORMS, indirect=True)
+def test_every_norm_is_exact_far_from_zero(made: Made):
+    def far(x: jax.Array) -> jax.Array:
+        return 1e4 + jax.random.normal(KEY, x.shape)
+
+    inputs = jax.tree.map(far, made.inputs)
+    found, (grads, _) = made.graded(made.variables, inputs, made.arrays, train=True)
+    with jax.enable_x64(True):
+        given = cast((made.variables, inputs, made.arrays), "float64")
+        exact, (exact_grads, _) = jax.device_get(made.graded(*given, train=True))
+    np.testing.assert_allclose(found[0], exact[0], atol=1e-2)
+    assert distance(grads, exact_grads) < 1e-2
 
 
 def test_layer_norm_is_exact_far_from_zero(rows: jax.Array):

@@ -18,8 +18,9 @@ from pathlib import Path
 
 from ... import nets
 from ._config import ConfigError, load, nearest, override, read
-from ._experiment import Experiment, example_input
+from ._experiment import Experiment, net_of
 from ._run import RunError, next_directory, train
+from ._task import inputs_of
 
 DEFAULT_CONFIG = "digits_convnet"
 
@@ -101,7 +102,8 @@ def _train(options: argparse.Namespace) -> None:
 
 def _summary(options: argparse.Namespace) -> None:
     _, experiment = _read(options)
-    print(nets.summary(experiment.net.build(), example_input()))
+    x, named = inputs_of(experiment.data.example)
+    print(nets.summary(net_of(experiment), x, **named))
 
 
 def _list(_: argparse.Namespace) -> None:

@@ -96,7 +96,8 @@ def read(kind: type[Config], tables: Any, where: str = "") -> Config:
 
     Args:
       kind: the dataclass. A field may be true or false, a number (in a `Range`), text, a `Literal`, a tuple (its
-        length in a `Range`), another dataclass, or one of several dataclasses that differ in their `name`.
+        length in a `Range`), another dataclass, or one of several dataclasses that differ in their `name`; a table
+        without one has that of the field's default.
       tables: what TOML gave.
       where: the dotted path of these tables, for messages.
     Raises:
@@ -111,7 +112,10 @@ def read(kind: type[Config], tables: Any, where: str = "") -> Config:
             expected = f"expected a key{owner} ({', '.join(fields)})"
             raise ConfigError(f"{_dotted(where, name)}: {expected}, got {_shown(name)}{_meant(name, fields, where)}")
     hints = typing.get_type_hints(kind, include_extras=True)
-    values = {name: _value(hints[name], value, _dotted(where, name)) for name, value in tables.items()}
+    values = {
+        name: _value(hints[name], _named_as(fields[name].default, value), _dotted(where, name))
+        for name, value in tables.items()
+    }
     for name, field in fields.items():
         if name not in values and field.default is dataclasses.MISSING:
             _value(hints[name], None, _dotted(where, name))  # TOML has no None, so this raises
@@ -160,12 +164,13 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     return float(value) if hint is float else value
 
 
-def _choice(names: Sequence[str], value: Any, where: str) -> str:
-    """One of some names."""
-    if value not in names:
-        hint = _meant(value, names) if isinstance(value, str) else ""
-        raise ConfigError(f"{where}: expected one of {', '.join(names)}, got {_shown(value)}{hint}")
-    return value
+def _choice(options: Sequence[str | int], value: Any, where: str) -> Any:
+    """One of some names or integers."""
+    if type(value) in map(type, options) and value in options:
+        return value
+    names = [str(option) for option in options]
+    hint = _meant(value, names) if isinstance(value, str) else ""
+    raise ConfigError(f"{where}: expected one of {', '.join(names)}, got {_shown(value)}{hint}")
 
 
 def _items(hint: Any, lengths: Range, value: Any, where: str) -> tuple[Any, ...]:
@@ -174,6 +179,12 @@ def _items(hint: Any, lengths: Range, value: Any, where: str) -> tuple[Any, ...]
         expected = f"expected a list with a length {lengths}, each item {_kind(hint)}"
         raise ConfigError(f"{where}: {expected}, got {_shown(value)}")
     return tuple(_value(hint, item, f"{where}[{index}]") for index, item in enumerate(value))
+
+
+def _named_as(default: Any, value: Any) -> Any:
+    """A table with the name of the default where it has none itself."""
+    named = isinstance(value, dict) and "name" not in value and hasattr(default, "name")
+    return {"name": default.name} | value if named else value
 
 
 def _one_of(kinds: list[Any], value: Any, where: str) -> Any:

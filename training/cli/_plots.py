@@ -1,5 +1,6 @@
 """The pictures of a run."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib.figure
@@ -7,17 +8,18 @@ import numpy as np
 
 
 def curves(history: list[dict[str, float]], path: Path, title: str) -> None:
-    """Draws loss and accuracy, on training batches and test data, over steps.
+    """Draws loss and the other metrics, on training batches and test data, over steps.
 
     Args:
-      history: rows with `step`, `loss`, `accuracy`, `test_loss`, `test_accuracy`.
+      history: rows with `step`, and for every metric `name` and `test_name`.
       path: of the PNG.
       title: heads it.
     """
     figure = matplotlib.figure.Figure(figsize=(9, 3.6), layout="constrained")
     figure.suptitle(title, parse_math=False)
     steps = [row["step"] for row in history]
-    for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+    names = sorted((name for name in history[0] if f"test_{name}" in history[0]), key=lambda name: name != "loss")
+    for axes, name in zip(figure.subplots(1, len(names)), names, strict=True):
         axes.plot(steps, [row[name] for row in history], label="training batches", marker=".")
         axes.plot(steps, [row[f"test_{name}"] for row in history], label="held out", marker=".")
         axes.set(xlabel="step", ylabel=name, yscale="log" if name == "loss" else "linear")
@@ -50,3 +52,25 @@ def misclassified(test: dict[str, np.ndarray], logits: np.ndarray, path: Path, m
         axes.set_axis_off()
     figure.savefig(path, dpi=120)
     return len(wrong)
+
+
+def confusion(labels: np.ndarray, chosen: np.ndarray, names: Sequence[str], path: Path) -> None:
+    """Draws how often each class was taken for each.
+
+    Args:
+      labels: `[examples]` of places in `names`.
+      chosen: what was said of them, `[examples]`.
+      names: of the classes.
+      path: of the PNG.
+    """
+    counts = np.zeros((len(names), len(names)), int)
+    np.add.at(counts, (labels, chosen), 1)
+    figure = matplotlib.figure.Figure(figsize=(7, 6), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(counts / np.maximum(counts.sum(1, keepdims=True), 1), cmap="Blues", vmin=0, vmax=1)
+    axes.set(xlabel="taken for", ylabel="held out", yticks=range(len(names)), yticklabels=names)
+    axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
+    for row, column in np.argwhere(counts):
+        shade = "white" if 2 * counts[row, column] > counts[row].sum() else "black"
+        axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=shade)
+    figure.savefig(path, dpi=120)

@@ -20,8 +20,9 @@ from .._fit import fit
 from .._state import TrainState, init
 from .._step import step
 from ._config import ConfigError, write
-from ._experiment import Experiment, Losses, Split, chain_of, example_input, images_of, split_of
+from ._experiment import Experiment, chain_of, net_of
 from ._interrupt import deferred_interrupts
+from ._task import Ending, Losses, Split
 
 
 class RunError(RuntimeError):
@@ -72,10 +73,13 @@ class RunDirectory:
                 writer.writeheader()
             writer.writerow(row)
 
-    def save_params(self, params: Any) -> None:
-        """Leaves the parameters as `params.npz`, arrays by path; the file is whole at every moment."""
+    def save_params(self, params: Any, state: Any) -> None:
+        """Leaves the parameters as `params.npz`, arrays by path, and state under `state/`.
+
+        The file is whole at every moment.
+        """
         held = io.BytesIO()
-        np.savez(held, allow_pickle=False, **by_path(params))
+        np.savez(held, allow_pickle=False, **by_path(params), **by_path({"state": state}))
         temporary = self.path / "params.npz.part"
         temporary.write_bytes(held.getvalue())
         os.replace(temporary, self.path / "params.npz")
@@ -105,49 +109,54 @@ def train(experiment: Experiment, directory: Path, title: str) -> dict[str, floa
       KeyboardInterrupt: between two steps, if Ctrl-C was pressed.
     """
     with deferred_interrupts() as check:
-        plots, images = _plots(), images_of(experiment)
+        plots, losses = _plots(), Losses(net_of(experiment), experiment.data)
+        loaded = losses.task.load(experiment.seed, experiment.train.batch_size)
         run = RunDirectory(directory)
         run.save_config(experiment, f"{title}, as it was run.")
         try:
-            split = split_of(experiment, images)
-            return _train(experiment, split, run, plots=plots, title=title, check=check)
+            split = losses.task.split(loaded, experiment.seed)
+            return _train(experiment, losses, split, run=run, plots=plots, title=title, check=check)
         except BaseException as error:
             error.add_note(f"{directory} holds {run.contents()}")
             raise
 
 
 def _train(
-    experiment: Experiment, split: Split, run: RunDirectory, *, plots: Any, title: str, check: Callable[[], None]
+    experiment: Experiment,
+    losses: Losses,
+    split: Split,
+    *,
+    run: RunDirectory,
+    plots: Any,
+    title: str,
+    check: Callable[[], None],
 ) -> dict[str, float]:
-    net, tx = experiment.net.build(), chain_of(experiment)
-    num_train, num_test = len(split.train["y"]), len(split.test["y"])
-    print(f"network   {net}\nchain     {tx}\nimages    {num_train} to train on, {num_test} held out")
+    net, task = losses
+    tx = chain_of(experiment)
+    print(f"network   {net}\nchain     {tx}")
+    print(f"{task.unit:<9} {len(split.train['y'])} to train on, {len(split.test['y'])} held out")
     print(f"run       {run.path}", flush=True)
     start = time.perf_counter()
-    train_state, history = _fit(experiment, split, run, losses=Losses(net), tx=tx, check=check)
+    train_state, history = _fit(experiment, losses, split, tx=tx, run=run, check=check)
     plots.curves(history, run.path / "curves.png", title)
-    logits = jax.jit(net.apply)(train_state.params, split.test["x"])
-    wrong = plots.misclassified(split.test, np.asarray(logits), run.path / "misclassified.png")
-    last = history[-1]
-    print(
-        f"test accuracy {last['test_accuracy']:.4f} ({wrong} of {num_test} wrong) "
-        f"after {last['step']} steps in {time.perf_counter() - start:.0f} s"
-    )
+    last, key = history[-1], jax.random.fold_in(jax.random.key(experiment.seed), 4)
+    said = task.finish(Ending(losses, train_state, split, last, run.path, plots, key))
+    print(f"{said} after {last['step']} steps in {time.perf_counter() - start:.0f} s")
     return last
 
 
-def by_path(params: Any) -> dict[str, np.ndarray]:
-    """Parameters as a flat dict, `{"conv1/w": array, ...}`."""
-    leaves = jax.tree_util.tree_leaves_with_path(params)
+def by_path(tree: Any) -> dict[str, np.ndarray]:
+    """Arrays of a tree as a flat dict, `{"conv1/w": array, ...}`."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf) for path, leaf in leaves}
 
 
 def _fit(
-    experiment: Experiment, split: Split, run: RunDirectory, *, losses: Losses, tx: Link, check: Callable[[], None]
+    experiment: Experiment, losses: Losses, split: Split, *, tx: Link, run: RunDirectory, check: Callable[[], None]
 ) -> tuple[TrainState, list[dict[str, float]]]:
     key = jax.random.key(experiment.seed)
     init_key, order_key, loss_key = (jax.random.fold_in(key, use) for use in (1, 2, 3))
-    params = losses.net.init(init_key, example_input())
+    params, state = losses.init(init_key)
 
     def feed() -> Iterator[dict[str, np.ndarray]]:
         for batch in batches(split.train, experiment.train.batch_size, key=order_key):
@@ -155,9 +164,10 @@ def _fit(
             yield batch
 
     metrics_fn = losses.metrics  # one function for all reports, so that it is compiled once
+    size = losses.task.test_batch_size
 
     def test(train_state: TrainState) -> dict[str, float]:
-        return evaluate(metrics_fn, train_state.params, data=split.test)
+        return evaluate(metrics_fn, train_state.params, train_state.state, data=split.test, batch_size=size)
 
     def keep(row: dict[str, float], train_state: TrainState) -> None:
         run.log(row)
@@ -167,11 +177,11 @@ def _fit(
                 f"step {row['step']}: expected finite metrics, got {', '.join(strange)}. A smaller "
                 "optim.learning_rate, or optim.clip_norm, may help. Parameters are kept from finite reports only"
             )
-        run.save_params(train_state.params)
+        run.save_params(train_state.params, train_state.state)
 
     return fit(
-        step(losses.loss, tx, has_aux=True),
-        init(params, tx, key=loss_key),
+        step(losses.loss, tx, stateful=True),
+        init(params, tx, state=state, key=loss_key),
         feed(),
         num_steps=experiment.train.num_steps,
         report_every=experiment.train.report_every,
