@@ -6,7 +6,10 @@ import sys
 import time
 from pathlib import Path
 
+import jax.numpy as jnp
 import pytest
+
+from renga import nets
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
@@ -60,13 +63,54 @@ def test_the_result_is_printed_and_written_with_versions(runner, tmp_path, monke
     assert "two nothings" in capsys.readouterr().out
 
 
-def test_every_dispatch_case_makes_its_steps(runner, monkeypatch):
-    spec = importlib.util.spec_from_file_location("dispatch", BENCHMARKS / "dispatch.py")
+def load(name: str):
+    spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
     assert spec
     assert spec.loader
-    dispatch = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(dispatch)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_dispatch_case_makes_its_steps(runner, monkeypatch):
+    dispatch = load("dispatch")
     monkeypatch.setattr(dispatch, "NUM_STEPS", 2)
     made = {name: run() for name, run in dispatch.cases().items()}
     assert {"renga", "plain JAX, dict params"} <= set(made)
     assert set(made.values()) == {2}
+
+
+def test_every_apply_case_makes_its_calls(runner, monkeypatch):
+    apply = load("apply")
+    monkeypatch.setattr(apply, "NUM_CALLS", 2)
+    monkeypatch.setattr(apply, "DEPTH", 3)
+    made = {name: run() for name, run in apply.cases().items()}
+    assert {"renga", "plain JAX, dict params"} <= set(made)
+    assert set(made.values()) == {2}
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [
+        ("convolutional", {"BATCH": 2}),
+        ("language", {"VOCABULARY": 8, "LENGTH": 4, "BATCH": 2, "LAYERS": 1, "WIDTH": 8, "HEADS": 2}),
+    ],
+)
+def test_our_case_of_every_network_takes_its_steps(runner, monkeypatch, name, sizes):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    module = load(name)
+    for size, value in sizes.items():
+        monkeypatch.setattr(module, size, value)
+    if name == "language":
+        ids = jnp.zeros((sizes["BATCH"], sizes["LENGTH"]), jnp.int32)
+        monkeypatch.setattr(module, "IDS", ids)
+        monkeypatch.setattr(module, "TARGETS", ids)
+    else:
+        monkeypatch.setattr(module, "IMAGES", module.IMAGES[:2])
+        monkeypatch.setattr(module, "LABELS", module.LABELS[:2])
+    assert module.renga()() == 3
+
+
+def test_our_case_of_compilation_compiles(runner, monkeypatch):
+    compilation = load("compile")
+    assert compilation.of_net(nets.serial(*[compilation.block()] * 2), compilation.X)() == 1
