@@ -12,3 +12,10 @@ def quick_compiler() -> Iterator[None]:
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forget_compiled_programs() -> Iterator[None]:
+    """Every compiled program holds mappings of memory, of which a process may have 65,530: more, and it dies."""
+    yield
+    jax.clear_caches()

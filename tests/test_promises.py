@@ -29,7 +29,7 @@ def test_the_main_job_recognises_a_held_out_third_of_the_digits(tmp_path):
         ("digits_label_noise", 0.80),
         pytest.param("digits_resnet", 0.97, marks=pytest.mark.long),
         pytest.param("digits_vit", 0.95, marks=pytest.mark.long),
-        pytest.param("docstrings_gru", 0.65, marks=pytest.mark.long),
+        pytest.param("docstrings_gru", 0.6, marks=pytest.mark.long),
     ],
 )
 def test_the_other_configs_reach_what_their_headers_say(config, promised, tmp_path):
