@@ -29,7 +29,7 @@ LAWS = {
 
 
 class Made(NamedTuple):
-    """A network of the registry, made once for all laws of a process.
+    """A network of the registry, made once for all laws.
 
     Attributes:
       keywords: what `init` and `apply` are given by name.
@@ -66,7 +66,7 @@ class Made(NamedTuple):
         return outputs(self.net, variables, *inputs, **arrays, **self.flags, **options)
 
 
-@functools.cache
+@functools.lru_cache(maxsize=4)
 def make(name: str) -> Made:
     case = NETS[name]
     net, inputs, keywords = case.build(), values(case.inputs), values(dict(case.keywords))
@@ -96,7 +96,7 @@ def over(law: str) -> Any:
         if law in case.exempt
     }
     return pytest.mark.parametrize(
-        "made", [pytest.param(name, marks=marks.get(name, ())) for name in NETS], indirect=True, scope="module"
+        "made", [pytest.param(name, marks=marks.get(name, ())) for name in NETS], indirect=True, scope="session"
     )
 
 
