@@ -19,5 +19,5 @@ NETS_BETWEEN_SWEEPS = 16
 def made(request: pytest.FixtureRequest) -> Iterator[Made]:
     """Every network of the registry in turn: all its laws, of whatever file, run one after another."""
     yield make(request.param)
-    if request.param_index % NETS_BETWEEN_SWEEPS == 0:
+    if list(NETS).index(request.param) % NETS_BETWEEN_SWEEPS == 0:
         jax.clear_caches()

@@ -1,4 +1,4 @@
-"""Networks go where functions go: donation, ahead-of-time compilation, export, meshes, shards, NumPy arrays."""
+"""Networks go where functions go: donation, ahead-of-time compilation, export, meshes, shards."""
 
 import functools
 from typing import Any
@@ -21,40 +21,49 @@ def assert_close(tree: Any, other: Any) -> None:
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), tree, other)
 
 
+A_FEW = pytest.mark.parametrize("made", ["convnet", "state in containers", "ensemble of repeats"], indirect=True)
+
+
+@A_FEW
 def test_a_step_compiled_ahead_that_donates_scans_branches_and_recomputes_gives_plain_gradients(made: Made):
-    train = not made.case.draws
     params, *state = made.variables
 
-    def steps(params: Any, state: list, go: jax.Array, inputs: tuple, arrays: dict[str, Any]) -> Any:
-        run = jax.checkpoint(functools.partial(made.graded, train=train))
+    def steps(params: Any, state: list, go: jax.Array, inputs: tuple) -> Any:
+        run = jax.checkpoint(functools.partial(made.graded, train=True))
 
         def step(carry: tuple, _: None) -> tuple:
             params, state = carry
-            (_, after), (grads, _) = run((params, *state), inputs, arrays)
+            (_, after), (grads, _) = run((params, *state), inputs, {})
             return (jax.tree.map(jnp.subtract, params, grads), [after] if state else []), None
 
         return lax.cond(go, lambda: lax.scan(step, (params, state), length=1)[0], lambda: (params, state))
 
-    given = (params, state, np.True_, made.inputs, made.arrays)
+    given = (params, state, np.True_, made.inputs)
     compiled = jax.jit(steps, donate_argnums=(0, 1)).lower(*given).compile()
-    (_, after), (grads, _) = made.graded(made.variables, made.inputs, made.arrays, train=train)
+    (_, after), (grads, _) = made.graded(made.variables, made.inputs, {}, train=True)
     expected = jax.tree.map(jnp.subtract, params, grads), [after] if state else []
     copies = jax.tree.map(jnp.copy, (params, state))
     assert_close(compiled(*copies, *given[2:]), expected)
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(copies))
 
 
-@over("export")
-def test_an_exported_program_for_several_platforms_gives_the_same(made: Made):
+def exported(made: Made) -> jax.export.Exported:
     fixed = jax.jit(functools.partial(made.net.apply, **made.flags))
+    run = jax.export.export(fixed, platforms=("cpu", "cuda", "tpu"))
+    return run(*made.variables, *made.inputs, **made.arrays)
+
+
+@over("export")
+def test_a_network_can_be_exported_for_several_platforms(made: Made):
+    apply = functools.partial(made.net.apply, **made.flags)
+    outputs = jax.tree.leaves(jax.eval_shape(apply, *made.variables, *made.inputs, **made.arrays))
+    assert [(y.shape, y.dtype) for y in exported(made).out_avals] == [(y.shape, y.dtype) for y in outputs]
+
+
+@A_FEW
+def test_an_exported_network_gives_what_it_gave_before(made: Made):
     given = (*made.variables, *made.inputs)
-    exported = jax.export.export(fixed, platforms=("cpu", "cuda", "tpu"))(*given, **made.arrays)
-    assert_close(exported.call(*given, **made.arrays), made.jitted(*given, **made.keywords))
-
-
-def test_numpy_arrays_do_as_well_as_those_of_jax(made: Made):
-    given = jax.device_get((made.variables, made.inputs, made.arrays))
-    assert_close(made.run(*given), made.run(made.variables, made.inputs, made.arrays))
+    assert_close(exported(made).call(*given), made.jitted(*given))
 
 
 def spread(tree: Any, mesh: Any, axis: int | None) -> Any:
