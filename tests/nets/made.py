@@ -70,7 +70,7 @@ class Made(NamedTuple):
 @contextlib.contextmanager
 def quick_compiler() -> Iterator[None]:
     """What the fixture of this name does, for what is made before a module's fixtures are."""
-    before = jax.config.jax_disable_most_optimizations  # pyright: ignore[reportAttributeAccessIssue]
+    before = jax.config.values["jax_disable_most_optimizations"]
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", before)
