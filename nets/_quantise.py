@@ -200,7 +200,7 @@ def _chosen(codes: jax.Array, num_codes: int) -> jax.Array:
 
 
 def _perplexity(shares: jax.Array) -> jax.Array:
-    return jnp.exp(-jax.scipy.special.xlogy(shares, shares).sum())
+    return jnp.exp(-jnp.sum(shares * jnp.log(jnp.where(shares > 0, shares, 1))))
 
 
 def _wide(x: jax.Array) -> jax.Array:
