@@ -1,11 +1,15 @@
 """What a layer's array is called elsewhere, and how it lies there."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 Arrays = tuple[np.ndarray, ...]
+
+
+class ConvertError(ValueError):
+    """Weights that do not fit a network: the message lists all that is missing, extra, of another shape or kind."""
 
 
 class Entry(NamedTuple):
@@ -42,7 +46,20 @@ class Layer(NamedTuple):
         return self.call.kwargs.get(name, default)
 
 
-LayerMap = Callable[[Layer], Sequence[Entry]]
+# None says that the layer has no counterpart of its own there, and is mapped by its parts.
+LayerMap = Callable[[Layer], Sequence[Entry] | None]
+
+
+def known(part: Any, constructors: Container[Any]) -> Any:
+    """What a user's function marked `layer` returned, as far inside as one of these constructors, or to the end."""
+    while constructor_of(part) not in constructors and getattr(part, "inner", None) is not None:
+        part = part.inner
+    return part
+
+
+def constructor_of(part: Any) -> Any:
+    """The function that made a network or cell; None where none is known."""
+    return getattr(part.call, "function", None)
 
 
 def same(ours: str, theirs: str) -> Entry:

@@ -4,17 +4,16 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-import jax
-import jax.numpy as jnp
+import numpy as np
 
 
-def load_safetensors(path: str | os.PathLike[str]) -> dict[str, jax.Array]:
+def load_safetensors(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """The arrays of a safetensors file, by name: what `from_torch` takes.
 
     Args:
       path: of the file.
     Returns:
-      Arrays by name, of the dtypes that they have there, bfloat16 included.
+      NumPy arrays by name, of the dtypes that they have there: those of 64 bits, and bfloat16, included.
     Raises:
       ImportError: if the extra `convert` is not installed.
 
@@ -31,7 +30,7 @@ def save_safetensors(arrays: Mapping[str, Any], path: str | os.PathLike[str]) ->
     """Writes arrays by name into a safetensors file: what `to_torch` returns.
 
     Args:
-      arrays: by name.
+      arrays: by name, of JAX or NumPy; each is written with the dtype that it has.
       path: of the file; it is replaced only when all is written.
     Returns:
       Nothing.
@@ -45,13 +44,15 @@ def save_safetensors(arrays: Mapping[str, Any], path: str | os.PathLike[str]) ->
     ['net.safetensors']
     """
     unfinished = f"{os.fspath(path)}.unfinished"
-    _safetensors().save_file({name: jnp.asarray(array) for name, array in arrays.items()}, unfinished)
+    # safetensors writes the memory of an array as it lies.
+    contiguous = {name: np.array(array, order="C") for name, array in arrays.items()}
+    _safetensors().save_file(contiguous, unfinished)
     os.replace(unfinished, path)
 
 
 def _safetensors() -> Any:
     try:
-        from safetensors import flax
+        from safetensors import numpy
     except ImportError as error:
         raise ImportError("safetensors is not installed: pip install 'renga[convert]'") from error
-    return flax
+    return numpy

@@ -21,13 +21,16 @@ from .._norm import layer_norm, rms_norm
 from .._paths import paths_of
 from .._projection import projection
 from .._rnn import bidirectional, rnn
-from ._entry import Arrays, Entry, Layer, LayerMap, joined, same, split_in
-from ._walk import Library, Names, from_other, to_other
+from .._weight_norm import weight_norm
+from ._entry import Arrays, Entry, Layer, LayerMap, constructor_of, joined, known, reshaped, same, split_in
+from ._fit import from_other, to_other
+from ._names import Names
+from ._walk import Library, Task
 
 _COLLECTIONS = {"params": "params", "state": "batch_stats"}
 
 
-def to_flax(net: Net, variables: Any, *inputs: Any, names: Names = None) -> dict[str, Any]:
+def to_flax(net: Net, variables: Any, *inputs: Any, names: Names = None, **keywords: Any) -> dict[str, Any]:
     """Variables as the same network of Flax linen's layers has them.
 
     Args:
@@ -36,6 +39,7 @@ def to_flax(net: Net, variables: Any, *inputs: Any, names: Names = None) -> dict
       *inputs: arrays or `jax.ShapeDtypeStruct`s that it is applied to.
       names: the paths of layers there: patterns of our paths, such as `{"linear": "Dense_0"}`, or a function of a
         path; our own unless given. See `to_torch`.
+      **keywords: inputs that the network takes by name, such as a `mask`.
     Returns:
       Nested dicts of NumPy arrays, `{"params": ..., "batch_stats": ...}`.
     Raises:
@@ -45,11 +49,12 @@ def to_flax(net: Net, variables: Any, *inputs: Any, names: Names = None) -> dict
     >>> sorted(to_flax(net, net.init(jax.random.key(0), jnp.ones(4)), jnp.ones(4))["params"])
     ['bias', 'kernel']
     """
-    found = to_other(net, variables, inputs, _FLAX, names)
+    found = to_other(Task(net, inputs, keywords, names), variables, _FLAX)
     nested: dict[str, Any] = {"params": {}}
     for name, array in found.items():
         collection = "batch_stats" if name.rpartition("/")[2].startswith(_STATS) else "params"
         *parents, last = name.replace(_STATS, "").split("/")
+        last = last.replace(_SCALE, _SCALE.replace(":", "/"))
         place = nested.setdefault(collection, {})
         for parent in parents:
             place = place.setdefault(parent, {})
@@ -57,14 +62,15 @@ def to_flax(net: Net, variables: Any, *inputs: Any, names: Names = None) -> dict
     return nested
 
 
-def from_flax(net: Net, variables: Mapping[str, Any], *inputs: Any, names: Names = None) -> Any:
+def from_flax(net: Net, variables: Mapping[str, Any], *inputs: Any, names: Names = None, **keywords: Any) -> Any:
     """Parameters from variables of the same network of Flax linen's layers.
 
     Args:
       net: the network.
-      variables: `{"params": ..., "batch_stats": ...}`, nested dicts of arrays.
+      variables: `{"params": ..., "batch_stats": ...}`, nested dicts of arrays, frozen or not.
       *inputs: arrays or `jax.ShapeDtypeStruct`s that the network is applied to.
       names: as for `to_flax`.
+      **keywords: as for `to_flax`.
     Returns:
       What `net.init` returns, filled with these values.
     Raises:
@@ -75,17 +81,27 @@ def from_flax(net: Net, variables: Mapping[str, Any], *inputs: Any, names: Names
     >>> from_flax(net, variables, jnp.ones(4))["w"].shape
     (4, 3)
     """
-    given = paths_of(dict(variables.get("params", {}))) if variables.get("params") else {}
-    for path, array in paths_of(dict(variables.get("batch_stats", {}))).items() if variables.get("batch_stats") else ():
+    thawed = _thawed(variables)
+    given = paths_of(thawed.get("params", {}))
+    for path, array in paths_of(thawed.get("batch_stats", {})).items():
         layer, _, name = path.rpartition("/")
         given[f"{layer}/{_STATS}{name}".strip("/")] = array
     others = [name for name in variables if name not in _COLLECTIONS.values()]
     given |= {name: np.empty(0) for name in others}
-    return from_other(net, given, inputs, _FLAX, names)
+    return from_other(Task(net, inputs, keywords, names), given, _FLAX)
+
+
+def _thawed(tree: Any) -> Any:
+    """Mappings of any kind as dicts, with names that have no slash."""
+    if not isinstance(tree, Mapping):
+        return tree
+    return {str(name).replace("/", ":"): _thawed(item) for name, item in tree.items()}
 
 
 # Marks a name of the collection of statistics: both collections have layers at the same paths.
 _STATS = "batch_stats:"
+# The one name of Flax that has slashes in it, `layer_instance/kernel/scale`.
+_SCALE = "layer_instance:kernel:scale"
 
 
 def _kernel(layer: Layer) -> Sequence[Entry]:
@@ -185,6 +201,17 @@ def _conv_lstm(layer: Layer) -> Sequence[Entry]:
     )
 
 
+def _weight_norm(layer: Layer) -> Sequence[Entry] | None:
+    """`flax.linen.WeightNorm` of a single layer, which is `layer_instance` there."""
+    shape = layer.shapes.get("params/net/w", ())
+    wrapped = constructor_of(known(layer.call.args[0], _KERNELS))
+    if wrapped not in _KERNELS or {"num_stacked", "num_outputs", "transposed"} & set(layer.call.kwargs):
+        return None
+    held = [same("params/net/w", "layer_instance/kernel"), same("params/net/b", "layer_instance/bias")]
+    return *held, reshaped("params/g/w", _SCALE, (*(1,) * (len(shape) - 1), shape[-1]), shape[-1:])
+
+
+_KERNELS = {linear, conv, depthwise_conv}
 MAPS: dict[Any, LayerMap] = {
     linear: _kernel,
     linear_general: _kernel,
@@ -201,6 +228,7 @@ MAPS: dict[Any, LayerMap] = {
     group_norm: _norm,
     instance_norm: _norm,
     attention: _attention,
+    weight_norm: _weight_norm,
     lstm_cell: _lstm,
     gru_cell: _gru,
     mgu_cell: _mgu,

@@ -18,11 +18,14 @@ from .._lstm import lstm_cell
 from .._net import Net
 from .._norm import layer_norm, rms_norm
 from .._projection import projection
-from ._entry import Arrays, Entry, Layer, LayerMap, joined, reshaped, same, split_in
-from ._walk import Library, Names, from_other, to_other
+from .._quantise import vector_quantise
+from ._entry import Arrays, Entry, Layer, LayerMap, joined, moved, reshaped, same, split_in
+from ._fit import from_other, to_other
+from ._names import Names
+from ._walk import Library, Task
 
 
-def to_haiku(net: Net, variables: Any, *inputs: Any, names: Names = None) -> Any:
+def to_haiku(net: Net, variables: Any, *inputs: Any, names: Names = None, **keywords: Any) -> Any:
     """Parameters (and state) as the same network of Haiku's modules has them.
 
     Args:
@@ -31,6 +34,7 @@ def to_haiku(net: Net, variables: Any, *inputs: Any, names: Names = None) -> Any
       *inputs: arrays or `jax.ShapeDtypeStruct`s that it is applied to.
       names: the names of modules there: patterns of our paths, such as `{"linear": "net/~/linear"}`, or a function
         of a path; our own unless given. See `to_torch`.
+      **keywords: inputs that the network takes by name, such as a `mask`.
     Returns:
       `{module: {name: array}}`, or `(params, state)` of such if the network is stateful; NumPy arrays.
     Raises:
@@ -42,13 +46,13 @@ def to_haiku(net: Net, variables: Any, *inputs: Any, names: Names = None) -> Any
     """
     params: dict[str, Any] = {}
     state: dict[str, Any] = {}
-    for path, array in to_other(net, variables, inputs, _HAIKU, names).items():
+    for path, array in to_other(Task(net, inputs, keywords, names), variables, _HAIKU).items():
         module, _, name = path.rpartition("/")
         (state if _is_state(module) else params).setdefault(module, {})[name] = array
     return (params, state) if net.core.stateful else params
 
 
-def from_haiku(net: Net, variables: Any, *inputs: Any, names: Names = None) -> Any:
+def from_haiku(net: Net, variables: Any, *inputs: Any, names: Names = None, **keywords: Any) -> Any:
     """Parameters from those of the same network of Haiku's modules.
 
     Args:
@@ -56,6 +60,7 @@ def from_haiku(net: Net, variables: Any, *inputs: Any, names: Names = None) -> A
       variables: `{module: {name: array}}`, or `(params, state)` of such if the network is stateful.
       *inputs: arrays or `jax.ShapeDtypeStruct`s that the network is applied to.
       names: as for `to_haiku`.
+      **keywords: as for `to_haiku`.
     Returns:
       What `net.init` returns, filled with these values.
     Raises:
@@ -68,7 +73,7 @@ def from_haiku(net: Net, variables: Any, *inputs: Any, names: Names = None) -> A
     """
     parts: Sequence[Mapping[str, Any]] = variables if net.core.stateful else (variables,)
     given = {f"{module}/{name}": a for part in parts for module, arrays in part.items() for name, a in arrays.items()}
-    return from_other(net, given, inputs, _HAIKU, names)
+    return from_other(Task(net, inputs, keywords, names), given, _HAIKU)
 
 
 def _is_state(module: str) -> bool:
@@ -81,6 +86,11 @@ def _linear(layer: Layer) -> Sequence[Entry]:
 
 def _embed(layer: Layer) -> Sequence[Entry]:
     return (same("params/w", "embeddings"),)
+
+
+def _codes(layer: Layer) -> Sequence[Entry]:
+    """`haiku.nets.VectorQuantizer` keeps a code in each column."""
+    return (moved("params/w", "embeddings", (1, 0)),)
 
 
 def _conv_transpose(layer: Layer) -> Sequence[Entry]:
@@ -207,6 +217,7 @@ MAPS: dict[Any, LayerMap] = {
     linear: _linear,
     projection: _linear,
     embed: _embed,
+    vector_quantise: _codes,
     conv: _linear,
     depthwise_conv: _linear,
     conv_transpose: _conv_transpose,

@@ -9,20 +9,24 @@ import numpy as np
 from .._attention import attention
 from .._net import Net
 from .._projection import projection
-from ._entry import Arrays, Entry, Layer, joined, same, split_in
-from ._torch import MAPS, as_numpy
-from ._walk import ConvertError, Library, from_other, to_other
+from ._entry import Arrays, ConvertError, Entry, Layer, joined, same, split_in
+from ._fit import from_other, to_other
+from ._names import Renaming
+from ._torch import MAPS, as_numpy, as_state_dict
+from ._walk import Library, Task
 
 
-def to_gpt2(net: Net, params: Any, *inputs: Any) -> dict[str, np.ndarray]:
+def to_gpt2(net: Net, params: Any, *inputs: Any, **keywords: Any) -> dict[str, np.ndarray]:
     """The state dict of GPT-2, as its published weights are named, from a `transformer` of its shape.
 
     Args:
       net: a `transformer` with `max_length`, biases, and the vectors of its tokens as its head.
       params: of it.
       *inputs: ids or `jax.ShapeDtypeStruct`s that it is applied to.
+      **keywords: inputs that it takes by name.
     Returns:
-      NumPy arrays by name: `wte.weight`, `h.0.attn.c_attn.weight` and so on.
+      NumPy arrays by name: `wte.weight`, `h.0.attn.c_attn.weight` and so on; float32 where ours are bfloat16. For
+      `load_state_dict` make tensors of them, as with `to_torch`.
     Raises:
       ConvertError: if the params are not those of the network.
 
@@ -31,11 +35,11 @@ def to_gpt2(net: Net, params: Any, *inputs: Any) -> dict[str, np.ndarray]:
     >>> to_gpt2(net, net.init(jax.random.key(0), ids), ids)["h.1.attn.c_attn.weight"].shape
     (16, 48)
     """
-    found = to_other(net, params, inputs, _GPT2, _GPT2_NAMES)
-    return {name.replace("/", "."): np.array(array, order="C") for name, array in found.items()}
+    found = to_other(_task(net, inputs, keywords), params, _GPT2)
+    return as_state_dict(found)
 
 
-def from_gpt2(net: Net, state_dict: Mapping[str, Any], *inputs: Any) -> Any:
+def from_gpt2(net: Net, state_dict: Mapping[str, Any], *inputs: Any, **keywords: Any) -> Any:
     """Parameters of a `transformer` from a state dict of GPT-2.
 
     With or without `transformer.` before every name. The causal masks among the weights, `attn.bias` and
@@ -45,6 +49,7 @@ def from_gpt2(net: Net, state_dict: Mapping[str, Any], *inputs: Any) -> Any:
       net: a `transformer` with `max_length`, biases, and the vectors of its tokens as its head.
       state_dict: arrays or torch tensors by name.
       *inputs: ids or `jax.ShapeDtypeStruct`s that the network is applied to.
+      **keywords: inputs that it takes by name.
     Returns:
       What `net.init` returns, filled with these values.
     Raises:
@@ -62,7 +67,7 @@ def from_gpt2(net: Net, state_dict: Mapping[str, Any], *inputs: Any) -> Any:
     head = given.pop("lm_head/weight", None)
     if head is not None and not np.array_equal(head, given.get("wte/weight", np.nan)):
         raise ConvertError(f"{net!r}, from GPT-2: expected lm_head.weight to equal wte.weight, got another array")
-    return from_other(net, given, inputs, _GPT2, _GPT2_NAMES)
+    return from_other(_task(net, inputs, keywords), given, _GPT2)
 
 
 def torchvision_resnet(path: str) -> str:
@@ -102,6 +107,11 @@ _GPT2_NAMES = {
     "blocks/*/mlp/down": "h/*/mlp/c_proj",
     "norm": "ln_f",
 }
+
+
+def _task(net: Net, inputs: tuple, keywords: Mapping[str, Any]) -> Task:
+    # As a function: a network without some of these parts lacks arrays, and the error lists them.
+    return Task(net, inputs, keywords, Renaming(_GPT2_NAMES))
 
 
 def _conv1d(layer: Layer) -> Sequence[Entry]:

@@ -3,29 +3,32 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from .._attention import attention
 from .._batch_norm import batch_norm
-from .._cells import simple_cell
 from .._conv import conv, depthwise_conv
 from .._conv_transpose import conv_transpose
 from .._group_norm import group_norm, instance_norm
-from .._gru import gru_cell
 from .._linear import bilinear, embed, linear
-from .._lstm import lstm_cell
 from .._net import Net
 from .._norm import layer_norm, rms_norm
 from .._positions import learned_positions
 from .._projection import projection
 from .._rnn import bidirectional, rnn
-from .._stack_cells import stack_cells
-from .._weight_norm import weight_norm
 from ._entry import Arrays, Entry, Layer, LayerMap, joined, moved, same, split_in
-from ._walk import Library, Names, from_other, to_other
+from ._fit import from_other, to_other
+from ._flattened import Flattened
+from ._names import Names
+from ._parametrised import parametrised
+from ._recurrent import recurrent
+from ._walk import Library, Task
 
 
-def to_torch(net: Net, variables: Any, *inputs: Any, names: Names = None) -> dict[str, np.ndarray]:
+def to_torch(
+    net: Net, variables: Any, *inputs: Any, names: Names = None, flattened: Flattened = None, **keywords: Any
+) -> dict[str, np.ndarray]:
     """A state dict as the same network of torch's layers has it.
 
     Args:
@@ -35,21 +38,35 @@ def to_torch(net: Net, variables: Any, *inputs: Any, names: Names = None) -> dic
       names: the paths of layers there: patterns of our paths, such as `{"blocks/*/attn": "h/*/attention"}` (`*` is
         any one name; the longest pattern that a path begins with is replaced), or a function of a path; our own
         unless given.
+      flattened: which layers read an image made flat, and its axes here, as `{"head": (height, width, channels)}`:
+        patterns of our paths. Their rows stand in another order there, where channels come first. Unless given, as
+        `serial` and the networks here show it: from a `flatten` of what convolutions and pools made, or of an input
+        of three axes or more, past layers without parameters that keep the shape, and norms. `{}` is for none.
+      **keywords: inputs that the network takes by name, such as a `mask`.
     Returns:
-      NumPy arrays by name, for `torch.nn.Module.load_state_dict`.
+      NumPy arrays by name, float32 where ours are bfloat16. `torch.nn.Module.load_state_dict` takes tensors:
+      `{name: torch.from_numpy(array) for name, array in to_torch(...).items()}`.
     Raises:
-      ConvertError: if the variables are not those of the network.
+      ConvertError: if the variables are not those of the network; if a pattern matches no path; if there is a
+        `flatten` and no telling who reads its image.
 
     >>> net = nets.linear(3)
     >>> sorted(to_torch(net, net.init(jax.random.key(0), jnp.ones(4)), jnp.ones(4)))
     ['bias', 'weight']
     """
-    found = to_other(net, variables, inputs, _TORCH, names)
-    found |= {f"{name[: -len(_MEAN)]}{_COUNT}": np.int64(0) for name in list(found) if name.endswith(_MEAN)}
-    return {name.replace("/", "."): np.array(array, order="C") for name, array in found.items()}
+    found = to_other(Task(net, inputs, keywords, names, flattened), variables, _TORCH)
+    found |= {f"{name[: -len(_MEAN)]}{_COUNT}": np.zeros((), np.int64) for name in list(found) if name.endswith(_MEAN)}
+    return as_state_dict(found)
 
 
-def from_torch(net: Net, state_dict: Mapping[str, Any], *inputs: Any, names: Names = None) -> Any:
+def from_torch(
+    net: Net,
+    state_dict: Mapping[str, Any],
+    *inputs: Any,
+    names: Names = None,
+    flattened: Flattened = None,
+    **keywords: Any,
+) -> Any:
     """Parameters from a state dict of the same network of torch's layers.
 
     Args:
@@ -57,10 +74,13 @@ def from_torch(net: Net, state_dict: Mapping[str, Any], *inputs: Any, names: Nam
       state_dict: arrays or torch tensors by name; those of `load_safetensors` too.
       *inputs: arrays or `jax.ShapeDtypeStruct`s that the network is applied to.
       names: as for `to_torch`.
+      flattened: as for `to_torch`.
+      **keywords: as for `to_torch`.
     Returns:
       What `net.init` returns, filled with these values.
     Raises:
-      ConvertError: if any array is missing, is of another shape, or belongs nowhere, with a list of all.
+      ConvertError: if any array is missing, is of another shape or kind, or belongs nowhere, with a list of all;
+        otherwise as from `to_torch`.
 
     >>> net = nets.linear(3)
     >>> weights = {"weight": jnp.ones((3, 4)), "bias": jnp.zeros(3)}
@@ -69,7 +89,8 @@ def from_torch(net: Net, state_dict: Mapping[str, Any], *inputs: Any, names: Nam
     """
     given = {name.replace(".", "/"): as_numpy(array) for name, array in state_dict.items()}
     counts = {name for name in given if name.endswith(_COUNT) and f"{name[: -len(_COUNT)]}{_MEAN}" in given}
-    return from_other(net, {name: a for name, a in given.items() if name not in counts}, inputs, _TORCH, names)
+    task = Task(net, inputs, keywords, names, flattened)
+    return from_other(task, {name: a for name, a in given.items() if name not in counts}, _TORCH)
 
 
 def as_numpy(array: Any) -> np.ndarray:
@@ -78,6 +99,16 @@ def as_numpy(array: Any) -> np.ndarray:
         array = array.detach().cpu()
         return array.float().numpy() if str(array.dtype) == "torch.bfloat16" else array.numpy()
     return np.asarray(array)
+
+
+def as_state_dict(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Arrays as `torch.from_numpy` takes them, by names with dots."""
+
+    def own(array: np.ndarray) -> np.ndarray:
+        foreign = jnp.issubdtype(array.dtype, jnp.floating) and not np.issubdtype(array.dtype, np.floating)
+        return np.array(array, np.float32 if foreign else None, order="C")
+
+    return {name.replace("/", "."): own(array) for name, array in arrays.items()}
 
 
 _MEAN, _COUNT = "running_mean", "num_batches_tracked"
@@ -129,32 +160,18 @@ def _norm(layer: Layer) -> Sequence[Entry]:
     return *affine, same("state/mean", _MEAN), same("state/var", "running_var")
 
 
-def _weight_norm(layer: Layer) -> Sequence[Entry]:
-    """`torch.nn.utils.parametrizations.weight_norm` of a single layer: length and direction of its weight."""
-    inner: Any = layer.call.args[0]
-    weight = "params/net/w"
-    if weight not in layer.shapes or inner.call is None or inner.call.function not in MAPS:
-        return [same(path, path.partition("/")[2]) for path in layer.shapes]
-    shapes = {f"params/{path[11:]}": shape for path, shape in layer.shapes.items() if path.startswith("params/net/")}
-    found = []
-    for entry in MAPS[inner.call.function](Layer(inner.call, shapes, layer.inputs)):
-        ours = tuple(f"params/net/{path[7:]}" for path in entry.ours)
-        if ours == (weight,):
-            held = "parametrizations/weight/original"
-            found += [entry._replace(ours=ours, theirs=(f"{held}1",))]
-            found += [entry._replace(ours=("params/g/w",), theirs=(f"{held}0",))]
-        else:
-            found.append(entry._replace(ours=ours))
-    return found
-
-
 def _attention(layer: Layer) -> Sequence[Entry]:
-    """`torch.nn.MultiheadAttention`; where heads are grouped, one map each, as Llama names them."""
+    """`torch.nn.MultiheadAttention`, where that can do the same; otherwise one map each, as Llama names them."""
     inner = {name: layer.shapes[f"params/{name}/w"] for name in ("q", "k", "v", "out")}
-    if inner["q"] == inner["k"] == inner["v"]:
-        weight = _packed([f"params/{name}/w" for name in "qkv"], "in_proj_weight", inner["q"])
-        bias = _packed([f"params/{name}/b" for name in "qkv"], "in_proj_bias", inner["q"][1:])
-        return weight, bias, *_flat("out", "out_proj", inner["out"], 2)
+    width, *heads = inner["q"]
+    kept = width == int(np.prod(heads)) == inner["out"][-1]
+    if kept and inner["k"][1:] == inner["v"][1:] == tuple(heads):
+        bias = _packed([f"params/{name}/b" for name in "qkv"], "in_proj_bias", tuple(heads))
+        rest = bias, *_flat("out", "out_proj", inner["out"], 2)
+        if inner["q"] == inner["k"] == inner["v"]:
+            return _packed([f"params/{name}/w" for name in "qkv"], "in_proj_weight", inner["q"]), *rest
+        weights = (_flat(name, name, inner[name], 1)[0]._replace(theirs=(f"{name}_proj_weight",)) for name in "qkv")
+        return *weights, *rest
     named = {"q": "q_proj", "k": "k_proj", "v": "v_proj", "out": "o_proj"}
     return [
         entry for name, theirs in named.items() for entry in _flat(name, theirs, inner[name], 2 if name == "out" else 1)
@@ -189,63 +206,6 @@ def _packed(ours: Sequence[str], theirs: str, shape: tuple[int, ...]) -> Entry:
     return Entry(tuple(ours), (theirs,), to, back)
 
 
-def _recurrent(layer: Layer, suffix: str = "_l0") -> Sequence[Entry]:
-    """One bias here stands for the sum of theirs; the second one is zero there, but where a gate lies between."""
-    w, u = moved("params/w", f"weight_ih{suffix}", (1, 0)), moved("params/u", f"weight_hh{suffix}", (1, 0))
-    biases = f"bias_ih{suffix}", f"bias_hh{suffix}"
-
-    def back(b: np.ndarray, b_h: np.ndarray) -> Arrays:
-        return (b + b_h,)
-
-    return w, u, Entry(("params/b",), biases, lambda b: (b, np.zeros_like(b)), back)
-
-
-def _gru(layer: Layer, suffix: str = "_l0") -> Sequence[Entry]:
-    w, u, bias = _recurrent(layer, suffix)
-    size = layer.shapes["params/u"][0]
-
-    def to(b: np.ndarray, b_h: np.ndarray) -> Arrays:
-        return b, joined(np.zeros_like(b[: 2 * size]), b_h)
-
-    def back(b: np.ndarray, b_h: np.ndarray) -> Arrays:
-        return joined(b[: 2 * size] + b_h[: 2 * size], b[2 * size :]), b_h[2 * size :]
-
-    return w, u, Entry(("params/b", "params/b_h"), bias.theirs, to, back)
-
-
-_CELLS: dict[Any, Any] = {lstm_cell: _recurrent, simple_cell: _recurrent, gru_cell: _gru}
-
-
-def _whole(layer: Layer) -> Sequence[Entry]:
-    """`torch.nn.LSTM` and its like, whose names hold the layer and the direction."""
-    parts = [("", "", layer.call.args[0])]
-    if layer.call.function is bidirectional:
-        backward = layer.call.kwargs.get("backward", layer.call.args[0])
-        parts = [("/forward", "", layer.call.args[0]), ("/backward", "_reverse", backward)]
-    return [entry for path, suffix, cell in parts for entry in _directed(layer, path, suffix, cell)]
-
-
-def _directed(layer: Layer, path: str, suffix: str, cell: Any) -> Sequence[Entry]:
-    if cell.call.function is stack_cells:
-        stacked = enumerate(cell.call.args)
-        return [
-            entry
-            for index, each in stacked
-            for entry in _one(layer, f"{path}/cells/{index}", f"_l{index}{suffix}", each)
-        ]
-    return _one(layer, path, f"_l0{suffix}", cell)
-
-
-def _one(layer: Layer, path: str, suffix: str, cell: Any) -> Sequence[Entry]:
-    """The entries of one cell whose params stand at a path below `params`; its own names where torch has none."""
-    start = f"params{path}/"
-    shapes = {f"params/{name[len(start) :]}": s for name, s in layer.shapes.items() if name.startswith(start)}
-    if cell.call.function not in _CELLS or (cell.call.function is gru_cell and "params/b_h" not in shapes):
-        return [same(f"{start}{name[7:]}", f"{start[7:]}{name[7:]}") for name in shapes]
-    entries = _CELLS[cell.call.function](layer._replace(shapes=shapes), suffix)
-    return [entry._replace(ours=tuple(f"{start}{name[7:]}" for name in entry.ours)) for entry in entries]
-
-
 MAPS: dict[Any, LayerMap] = {
     linear: _linear,
     bilinear: _bilinear,
@@ -261,8 +221,8 @@ MAPS: dict[Any, LayerMap] = {
     group_norm: _norm,
     instance_norm: _norm,
     attention: _attention,
-    rnn: _whole,
-    weight_norm: _weight_norm,
-    bidirectional: _whole,
+    rnn: recurrent,
+    bidirectional: recurrent,
 }
-_TORCH = Library("torch", MAPS, {}, ".")
+MAPS |= parametrised(MAPS)
+_TORCH = Library("torch", MAPS, {}, ".", channels_first=True)

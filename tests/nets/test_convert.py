@@ -1,5 +1,6 @@
 """Weights of Flax and Haiku, read and written; what does not fit; files."""
 
+import operator
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.core import freeze
 
 from renga import nets
 from renga.nets import convert
 
 from .kit import KEY, outputs, values, zeros
-
-pytestmark = pytest.mark.usefixtures("quick_compiler")
 
 
 def floats(*shape: int) -> jax.Array:
@@ -70,6 +70,7 @@ FLAX: dict[str, tuple[nets.Net, nn.Module, jax.Array]] = {
     "group_norm": (nets.group_norm(2, eps=1e-5), nn.GroupNorm(2, epsilon=1e-5), floats(2, 3, 3, 4)),
     "batch_norm": (nets.batch_norm(), nn.BatchNorm(use_running_average=True), X),
     "attention": (nets.attention(2), nn.MultiHeadDotProductAttention(2), floats(2, 5, 6)),
+    "weight_norm": (nets.weight_norm(nets.conv(4, 3)), nn.WeightNorm(nn.Conv(4, (3, 3))), X),
     "lstm": (nets.rnn(nets.lstm_cell(4)), nn.RNN(nn.OptimizedLSTMCell(4)), SEQUENCE),
     "gru": (nets.rnn(nets.gru_cell(4)), nn.RNN(nn.GRUCell(4)), SEQUENCE),
     "mgu": (nets.rnn(nets.mgu_cell(4)), nn.RNN(nn.MGUCell(4)), SEQUENCE),
@@ -80,6 +81,12 @@ FLAX: dict[str, tuple[nets.Net, nn.Module, jax.Array]] = {
 HAIKU: dict[str, tuple[nets.Net, Callable[[Any], Any], jax.Array, Any]] = {
     "linear": (PAIR, dense_pair, floats(4, 5), None),
     "embed": (nets.embed(5, 4), lambda x: hk.Embed(5, 4, name="peer")(x), ids(3, 2), {"": "peer"}),
+    "vector_quantise": (
+        nets.serial(nets.vector_quantise(5), operator.itemgetter(0)),
+        lambda x: hk.nets.VectorQuantizer(4, 5, 0.25, name="peer")(x, False)["quantize"],
+        floats(3, 4),
+        {"vector_quantise": "peer"},
+    ),
     "conv": (nets.conv(4, 3), lambda x: hk.Conv2D(4, 3, name="peer")(x), X, {"": "peer"}),
     "depthwise_conv": (nets.depthwise_conv(3), lambda x: hk.DepthwiseConv2D(1, 3, name="peer")(x), X, {"": "peer"}),
     "conv_transpose": (
@@ -241,21 +248,56 @@ def test_other_collections_of_flax_are_extra():
         convert.from_flax(nets.linear(3), theirs, floats(4, 5))
 
 
+def test_a_pattern_that_matches_no_path_is_refused():
+    x = floats(4, 5)
+    with pytest.raises(convert.ConvertError, match=r"a path, got 'heads'\. There are 'head', 'hidden'\."):
+        convert.to_torch(PAIR, PAIR.init(KEY, x), x, names={"heads": "fc", "head": "out"})
+
+
+def test_a_pattern_under_a_longer_one_is_no_mistake():
+    x, names = floats(4, 5), {"hidden": "first", "*": "any/*"}
+    assert "any.head.bias" in convert.to_torch(PAIR, PAIR.init(KEY, x), x, names=names)
+
+
+def test_frozen_mappings_are_read():
+    theirs = freeze({"params": {"hidden": {"kernel": zeros(5, 4), "bias": zeros(4)}}, "batch_stats": {}})
+    net = nets.serial(hidden=nets.linear(4))
+    assert convert.from_flax(net, theirs, floats(4, 5))["hidden"]["w"].shape == (5, 4)
+
+
+@nets.define
+def masked(x, *, mask, norm=nets.batch_norm(), into=nets.linear(2)):
+    return jnp.where(mask, norm(into(x)), 0)
+
+
+@pytest.mark.parametrize("library", ["torch", "flax", "haiku"])
+def test_inputs_by_name_reach_the_network(library: str):
+    x, mask = floats(4, 5), jnp.ones((4, 1), bool)
+    made = masked.init(KEY, x, mask=mask)
+    theirs = getattr(convert, f"to_{library}")(masked, made, x, mask=mask)
+    again = getattr(convert, f"from_{library}")(masked, theirs, x, mask=mask)
+    jax.tree.map(np.testing.assert_array_equal, again, made)
+
+
 def test_files_keep_names_values_and_dtypes(tmp_path: Path):
     path = tmp_path / "net.safetensors"
     arrays = {
         "w": jnp.arange(6.0, dtype=jnp.bfloat16).reshape(2, 3),
         "n": np.asarray(3, np.int32),
-        "t": np.ones((2, 3)).T[:1],
+        "t": np.arange(6.0).reshape(2, 3).T[1:],
+        "big": np.asarray([2**40]),
     }
     convert.save_safetensors(arrays, path)
     found = convert.load_safetensors(path)
     assert {name: (a.dtype, a.shape) for name, a in found.items()} == {
         "w": (jnp.bfloat16, (2, 3)),
-        "n": (jnp.int32, ()),
-        "t": (jnp.float32, (1, 2)),
+        "n": (np.int32, ()),
+        "t": (np.float64, (2, 2)),
+        "big": (np.int64, (1,)),
     }
-    np.testing.assert_array_equal(found["w"], arrays["w"])
+    for name, array in found.items():
+        assert isinstance(array, np.ndarray)
+        np.testing.assert_array_equal(array, arrays[name])
 
 
 def test_a_file_that_cannot_be_written_leaves_the_one_before(tmp_path: Path):

@@ -12,7 +12,6 @@ from .kit import KEY, values
 from .test_networks_torch import ResNet, shaken
 from .test_transformer_torch import HEADS, IDS, LAYERS, LENGTH, VOCAB, WIDTH, Gpt2
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
 NET = nets.transformer(VOCAB, WIDTH, num_layers=LAYERS, num_heads=HEADS, max_length=LENGTH)
 
 

@@ -90,6 +90,30 @@ LAYERS: dict[str, tuple[nets.Net, Callable[[], nn.Module], tuple[int, ...], tupl
         (2, 4, 4, 2),
         (0, 3, 1, 2),
     ),
+    "weight_norm of a transposed conv": (
+        nets.weight_norm(nets.conv_transpose(4, 3, padding=1), transposed="w"),
+        lambda: nn.utils.parametrizations.weight_norm(nn.ConvTranspose2d(2, 4, 3, padding=1), dim=1),
+        (2, 4, 4, 2),
+        (0, 3, 1, 2),
+    ),
+    "spectral_norm": (
+        nets.spectral_norm(nets.linear(3)),
+        lambda: nn.utils.parametrizations.spectral_norm(nn.Linear(5, 3)),
+        (4, 5),
+        None,
+    ),
+    "spectral_norm of a conv": (
+        nets.spectral_norm(nets.conv(4, (3, 2), padding=0, groups=2)),
+        lambda: nn.utils.parametrizations.spectral_norm(nn.Conv2d(6, 4, (3, 2), groups=2)),
+        (2, 4, 5, 6),
+        (0, 3, 1, 2),
+    ),
+    "spectral_norm of a transposed conv": (
+        nets.spectral_norm(nets.conv_transpose(4, (3, 2), padding=0), transposed="w"),
+        lambda: nn.utils.parametrizations.spectral_norm(nn.ConvTranspose2d(6, 4, (3, 2))),
+        (2, 4, 5, 6),
+        (0, 3, 1, 2),
+    ),
     "attention": (nets.attention(2), lambda: SelfAttention(6, 2), (2, 5, 6), None),
 }  # fmt: skip
 
@@ -167,12 +191,78 @@ def test_names_say_where_the_parts_of_a_network_stand_there():
     assert "h.1.linear.weight" in same
 
 
+def test_a_spectral_norm_of_a_table_has_the_two_vectors_the_other_way_round():
+    net, ids = nets.spectral_norm(nets.embed(5, 4)), jnp.arange(3)
+    module = random_module(lambda: nn.utils.parametrizations.spectral_norm(nn.Embedding(5, 4)))
+    made = convert.from_torch(net, module.state_dict(), ids)
+    np.testing.assert_allclose(net.apply(*made, ids)[0], torch_output(module, ids, None), rtol=1e-5)
+
+
 def test_arrays_of_a_combinator_keep_their_names():
-    net, x = nets.spectral_norm(nets.linear(3)), jnp.ones((2, 4))
+    net, x = nets.spectral_norm(nets.serial(a=nets.linear(3), b=nets.linear(2)), "a/w"), jnp.ones((2, 4))
     made = net.init(KEY, x)
     found = convert.to_torch(net, made, x)
-    assert set(found) == {"weight", "bias", "vectors.w.u", "vectors.w.v"}
+    assert set(found) == {"a.weight", "a.bias", "b.weight", "b.bias", "vectors.a.w.u", "vectors.a.w.v"}
     jax.tree.map(np.testing.assert_array_equal, convert.from_torch(net, found, x), made)
+
+
+def test_layers_inside_a_weight_norm_of_several_have_their_own_maps():
+    net, x = nets.weight_norm(nets.serial(a=nets.linear(3))), jnp.ones((2, 4))
+    found = convert.to_torch(net, net.init(KEY, x), x)
+    assert {name: array.shape for name, array in found.items()} == {
+        "net.a.weight": (3, 4),
+        "net.a.bias": (3,),
+        "g.a.w": (1, 3),
+    }
+
+
+@nets.layer
+def own_linear(features: int) -> nets.Net:
+    return nets.linear(features)
+
+
+@nets.layer
+def tower(features: int) -> nets.Net:
+    return nets.repeat(own_linear(features), 3)
+
+
+def test_a_constructor_of_ones_own_has_the_map_of_what_it_returns():
+    x = jnp.ones((2, 4))
+    net = nets.serial(own_linear(4), tower(4))
+    made = net.init(KEY, x)
+    found = convert.to_torch(net, made, x)
+    assert sorted(found) == sorted(
+        f"{path}.{name}" for path in ("own_linear", "tower.0", "tower.1", "tower.2") for name in ("weight", "bias")
+    )
+    np.testing.assert_array_equal(found["tower.1.weight"].T, made["tower"]["w"][1])
+    jax.tree.map(np.testing.assert_array_equal, convert.from_torch(net, found, x), made)
+    normed = nets.weight_norm(own_linear(3))
+    assert "parametrizations.weight.original0" in convert.to_torch(normed, normed.init(KEY, x), x)
+
+
+def test_torch_takes_what_it_is_given_of_bfloat16():
+    net, x = nets.cast(nets.linear(3), params="bfloat16"), jnp.ones((2, 4))
+    params = net.init(KEY, x)
+    found = convert.to_torch(net, params, x)
+    assert {name: array.dtype for name, array in found.items()} == {"weight": np.float32, "bias": np.float32}
+    module = nn.Linear(4, 3)
+    module.load_state_dict({name: torch.from_numpy(array) for name, array in found.items()})
+    again = convert.from_torch(net, module.state_dict(), x)
+    assert again["w"].dtype == jnp.bfloat16
+    jax.tree.map(np.testing.assert_array_equal, again, params)
+
+
+@pytest.mark.parametrize(
+    ("given", "got"),
+    [
+        (torch.ones(3, 2, dtype=torch.complex64), "complex64"),
+        (torch.ones(3, 2, dtype=torch.int8), "int8"),
+        (np.full((3, 2), "a"), "<U1"),
+    ],
+)
+def test_numbers_of_another_kind_are_listed(given: Any, got: str):
+    with pytest.raises(convert.ConvertError, match=f"1 arrays do not fit:\n  weight: expected float32, got {got}"):
+        convert.from_torch(nets.linear(3), {"weight": given, "bias": torch.ones(3)}, jnp.ones(2))
 
 
 def test_torch_tensors_of_bfloat16_are_read():
@@ -190,3 +280,21 @@ def test_grouped_heads_have_the_names_of_llama():
         "v_proj.weight": (4, 8),
         "o_proj.weight": (8, 8),
     }
+
+
+def test_a_memory_of_another_width_has_torchs_maps():
+    net, x, memory = nets.attention(2), values(jnp.zeros((3, 4, 8))), values(jnp.zeros((3, 5, 6)))
+    module = random_module(lambda: nn.MultiheadAttention(8, 2, kdim=6, vdim=6, batch_first=True))
+    params = convert.from_torch(net, module.state_dict(), x, memory)
+    query, source = torch.tensor(np.asarray(x)), torch.tensor(np.asarray(memory))
+    expected = module(query, source, source, need_weights=False)[0].detach().numpy()
+    np.testing.assert_allclose(net.apply(params, x, memory), expected, rtol=1e-5, atol=1e-5)
+    back = convert.to_torch(net, params, x, memory)
+    assert set(back) == set(module.state_dict())
+    for name, array in module.state_dict().items():
+        np.testing.assert_array_equal(back[name], array.numpy())
+
+
+def test_heads_that_torch_cannot_have_get_a_map_each():
+    net, x = nets.attention(2, head_size=3), jnp.ones((3, 8))
+    assert "q_proj.weight" in convert.to_torch(net, net.init(KEY, x), x)
