@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from runner import Round
+from runner import Round, apart
 from steps import cross_entropy, equinox_step, jax_step, torch_step
 
 from renga import nets
@@ -161,6 +161,6 @@ def cases() -> dict[str, Round]:
         if importlib.util.find_spec(module):
             found[name] = make()
     if importlib.util.find_spec("torch"):
-        found["torch, eager"] = torch(compiled=False)
-        found["torch, compiled"] = torch(compiled=True)
+        found["torch, eager"] = apart(torch, compiled=False)
+        found["torch, compiled"] = apart(torch, compiled=True)
     return found

@@ -22,7 +22,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from runner import Round, main
+from runner import Round, apart, main
 
 from renga import nets
 from renga.nets._linear_recurrence import associative, linear_scan, sequential
@@ -160,7 +160,7 @@ def cases(kind: str, size: str) -> Mapping[str, Round]:
         | ({"Flax linen, optimised": functools.partial(flax, optimized=True)} if kind == "lstm" else {}),
         "haiku": {"Haiku": haiku},
         "equinox": {"Equinox": equinox},
-        "torch": {"torch, eager": torch},
+        "torch": {"torch, eager": functools.partial(apart, torch)},
     }
     for module, makers in peers.items():
         if importlib.util.find_spec(module):
