@@ -1,10 +1,20 @@
 """What every test and doctest sees."""
 
+from collections.abc import Iterator
+
 import jax
 import jax.numpy as jnp
 import pytest
 
 from renga import nets, optim, training
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled_quickly() -> Iterator[None]:
+    """Most of a test's time is the compiler's, and what it shows does not depend on how well that optimises."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(autouse=True)

@@ -7,11 +7,11 @@ import pytest
 
 
 @pytest.fixture(scope="module")
-def quick_compiler() -> Iterator[None]:
-    """For tests whose time is that of the compiler, and whose facts do not depend on how well it optimises."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
+def full_compiler(_compiled_quickly: None) -> Iterator[None]:
+    """For tests whose time is that of their runs."""
     jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture(scope="module", autouse=True)

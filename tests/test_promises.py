@@ -8,7 +8,7 @@ from renga.training.cli import main
 
 from .test_examples import load
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("full_compiler")]
 
 
 def last_row(directory) -> dict:

@@ -2,11 +2,7 @@
 
 from pathlib import Path
 
-import pytest
-
 from .test_run import SMALL, arrays, setting
-
-pytestmark = pytest.mark.usefixtures("quick_compiler")
 
 
 def test_a_network_with_state_runs_and_leaves_its_state(renga):

@@ -10,8 +10,6 @@ from renga.training.cli._text import ALPHABET
 
 from .test_run import arrays, names, rows, setting
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
-
 FEW = "train={num_steps=4, report_every=2, batch_size=8}"
 FILES = ["config.toml", "curves.png", "metrics.csv", "metrics.jsonl", "params.npz"]
 NETS = {
