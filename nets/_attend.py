@@ -100,6 +100,14 @@ def both(mask: jax.Array | None, other: jax.Array | None) -> jax.Array | None:
     return mask & other
 
 
+def closed_by(bias: jax.Array | None, mask: jax.Array | None) -> tuple[jax.Array | None, jax.Array | None]:
+    """Mask and bias, with the keys that the bias hides, by minus infinity or the least finite number, in the mask."""
+    if bias is None:
+        return mask, bias
+    hidden = bias <= jnp.finfo(bias.dtype).min
+    return both(mask, ~hidden), jnp.where(hidden, 0, bias)
+
+
 def zero_where_blind(y: jax.Array, mask: jax.Array | None) -> jax.Array:
     """Zeros for those heads of `y [..., time, heads, head_size]` that may look at no key."""
     return y if mask is None else jnp.where(jnp.swapaxes(mask.any(-1), -1, -2)[..., None], y, 0)

@@ -5,7 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from ._attend import attend_to, both, fitting, near, zero_where_blind
+from ._attend import attend_to, both, closed_by, fitting, near, zero_where_blind
 from ._cache import recall, start_of
 from ._check import check_size
 from ._define import Initializer, define
@@ -62,7 +62,8 @@ def attention(
       A net from `x [..., time, in]`, and `memory [..., length, in2]` to look at if it is not `x` itself, to
       `[..., time, features]`. By name it takes `mask`, booleans that broadcast to `[..., num_heads, time,
       length]`, True where a query may look at a key; `bias`, floats that broadcast to the same, added to the
-      scores; and `cache`, with which `length` is that of the cache. Its float32 params are
+      scores; minus infinity, or the least finite number, hides a key as a mask does; and `cache`, with which `length`
+      is that of the cache. Its float32 params are
       `{"q": {"w": [in, num_heads, head_size], "b": [num_heads, head_size]}, "k": ..., "v": ...,
       "out": {"w": [num_heads, head_size, features], "b": [features]}}`, those of `k` and `v` with `in2` and
       `num_kv_heads`.
@@ -84,8 +85,8 @@ def attention(
 
     @define
     def body(
-        x,
-        memory=None,
+        x: jax.Array,
+        memory: jax.Array | None = None,
         *,
         q=project(),
         k=project(),
@@ -113,6 +114,7 @@ def attention(
         length = source.shape[-2] if cached is None else cached.keys.shape[-3]
         scores = (*x.shape[:-2], num_heads, x.shape[-2], length)
         mask, bias = (fitting(*given, scores, keys.shape[-3]) for given in (("mask", mask), ("bias", bias)))
+        mask, bias = closed_by(bias, mask)
         seen = both(mask, near(places, keys.shape[-3], causal, window))
         y = attend_to(queries, keys, values, mask=seen, bias=bias, drop=drop if train and drop_rate else None)
         y = zero_where_blind(y, None if mask is None else seen)

@@ -4,11 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.core import Tracer
 from jax.extend.core import get_opaque_trace_state
 
 from ._core import Options, Plan, run, stand_in, struct, trace, within
-from ._errors import NetError
+from ._errors import NetError, ShapeError, shape_of
 from ._keys import key_at
 from ._net import Net
 from ._sealed import changed, sealed
@@ -42,7 +43,7 @@ class Visit:
         if self.inside_transform():
             raise NetError(
                 "key= where a network that takes a key is called inside jax.vmap, lax.scan or another transform",
-                "none: every row or step would see the same random numbers",
+                "none: every row of a vmap and step of a scan would see the same random numbers",
                 "Split the body's own `key` outside, and pass each row or step its part.",
             )
         count = self.calls[path] = self.calls.get(path, -1) + 1
@@ -77,7 +78,11 @@ class Bound:
         """Makes a state that was carried through a transform the child's own."""
         with within(self._net, *self._path):
             self._check_stateful()
-            self._keep(self._state(), state)
+            before = self._state()
+            if before is not None and _types(state) != _types(before):
+                hint = "Of a state for each row, keep one, or their mean; of a scan, the last."
+                raise ShapeError(f"a state {shape_of(before)} to keep", shape_of(state), hint)
+            self._keep(before, state)
 
     @property
     def params(self) -> Any:
@@ -150,8 +155,9 @@ class Traced(Bound):
         return run(self._net, params, state, inputs, options)
 
     def _plan(self, inputs: tuple, options: Options) -> Any:
-        """Equal networks are traced once for equal inputs."""
-        if self._net not in self._visit.repeated or options.keywords:
+        """Equal networks are traced once for equal inputs, if these are arrays: a number may decide on shapes."""
+        arrays = all(hasattr(leaf, "dtype") for leaf in jax.tree.leaves(inputs))
+        if self._net not in self._visit.repeated or options.keywords or not arrays:
             outputs, self._plans[self._path] = trace(self._net, inputs, options)
             return outputs
         leaves, structure = jax.tree.flatten(struct(inputs))
@@ -185,6 +191,10 @@ class Traced(Bound):
 
 
 _VERBS = {"params": "are", "state": "is"}
+
+
+def _types(tree: Any) -> Any:
+    return jax.tree.structure(tree), [(jnp.shape(leaf), jnp.result_type(leaf)) for leaf in jax.tree.leaves(tree)]
 
 
 def _traced(tree: Any) -> bool:

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ._errors import NetError, ShapeError, shape_of
 
@@ -15,7 +16,7 @@ def check_size(name: str, argument: str, size: Any, *, at_least: int = 1) -> Non
     Raises:
       ValueError: naming the layer, the argument, and what was given.
     """
-    if isinstance(size, bool) or not isinstance(size, int) or size < at_least:
+    if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < at_least:
         raise ValueError(f"{name}: expected {argument} to be an integer of at least {at_least}, got {size!r}")
 
 
@@ -29,6 +30,20 @@ def check_sizes(name: str, argument: str, sizes: Any) -> None:
         raise ValueError(f"{name}: expected {argument} to be a tuple of at least one integer, got {sizes!r}")
     for size in sizes:
         check_size(name, argument, size)
+
+
+def check_array(name: str, given: Any) -> None:
+    """Refuses what is not one array of numbers, or a number.
+
+    Raises:
+      ShapeError: with the name of the input and what was given.
+    """
+    dtype = getattr(given, "dtype", None)
+    if dtype is None or not hasattr(given, "shape"):
+        if not isinstance(given, bool | int | float | complex):
+            raise ShapeError(f"one array as {name}", _in_words(given))
+    elif not isinstance(dtype, np.dtype) or dtype.kind in "OSUMm":
+        raise ShapeError(f"an array of numbers as {name}", f"{dtype} {tuple(given.shape)}")
 
 
 def check_last_axis(x: Any, size: int | None = None) -> None:
@@ -77,7 +92,8 @@ def dtype_for(x: jax.Array, *params: jax.Array) -> Any:
 
 def at_least_float32(dtype: Any) -> Any:
     """The dtype to take sums in: half precision is too short."""
-    return jnp.promote_types(dtype, jnp.float32)
+    wide = jnp.issubdtype(dtype, jnp.inexact) and jnp.finfo(dtype).bits >= 32
+    return jnp.dtype(dtype if wide else jnp.float32)
 
 
 def check_arrays(
@@ -103,6 +119,12 @@ def check_children(params: Any, names: tuple[str, ...]) -> None:
     if not isinstance(params, dict) or set(params) != set(names):
         got = str(sorted(params)) if isinstance(params, dict) else shape_of(params)
         raise NetError(f"params of {list(names)}", got, "Make them with this network's own init(key, x).")
+
+
+def _in_words(given: Any) -> str:
+    if given is None or isinstance(given, str):
+        return repr(given)
+    return f"{type(given).__name__} of shapes {shape_of(given)}"
 
 
 def _fits(array: Any, shape: tuple[int | None, ...]) -> bool:

@@ -96,7 +96,7 @@ def _difference(path: str, first: Any, second: Any, rtol: float, atol: float) ->
         return None if shown[1] == shown[2] else Difference(path, "shape", *shown[1:])
     if np.shape(first) != np.shape(second):
         return Difference(path, "shape", *shown[1:])
-    if jnp.result_type(first) != jnp.result_type(second):
+    if _dtype(first) != _dtype(second):
         return Difference(path, "dtype", *shown[1:])
     if isinstance(first, jax.ShapeDtypeStruct) or isinstance(second, jax.ShapeDtypeStruct):
         return None
@@ -112,7 +112,7 @@ def _distance(first: np.ndarray, second: np.ndarray, rtol: float, atol: float) -
     with np.errstate(all="ignore"):
         apart = np.where(same, 0, np.abs(first - second))
         relative = np.where(same, 0, apart / np.abs(second))
-        near = (apart > 0) & (apart <= atol + rtol * np.abs(second))
+        near = (apart > 0) & np.isfinite(apart) & (apart <= atol + rtol * np.abs(second))
     return int((~same & ~near).sum()), float(apart.max(initial=0)), float(relative.max(initial=0))
 
 
@@ -126,7 +126,12 @@ def _wide(array: np.ndarray) -> np.ndarray:
     return array.astype(np.complex128 if np.iscomplexobj(array) else np.float64)
 
 
+def _dtype(leaf: Any) -> Any:
+    """The dtype as it stands: JAX would call NumPy's float64 a float32."""
+    return getattr(leaf, "dtype", None) or jnp.result_type(leaf)
+
+
 def _in_words(leaf: Any) -> str:
     if leaf is None:
         return "-"
-    return "nothing" if isinstance(leaf, dict | list) else f"{jnp.result_type(leaf)} {tuple(np.shape(leaf))}"
+    return "nothing" if isinstance(leaf, dict | list) else f"{_dtype(leaf)} {tuple(np.shape(leaf))}"

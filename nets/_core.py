@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ._check import check_arrays
+from ._check import check_array, check_arrays
 from ._errors import NetError
 
 
@@ -68,12 +68,15 @@ def leaf(init: Callable[..., Any] | None, apply: Callable[..., Any], stateful: b
     names, open_ended = declared(apply)
     signature = inspect.signature(apply)
 
+    arrays = arrays_among(signature, 1 + stateful)
+
     def core_apply(params: Any, state: Any, inputs: tuple, options: Options) -> tuple[Any, Any]:
         keywords = keywords_for(apply, names if not open_ended else names | {"key", "train"}, options)
         args = (params, state, *inputs) if stateful else (params, *inputs)
         if init is None:
             check_arrays(params, {})
         bound_to(signature, 1 + stateful, args, keywords)
+        check_inputs(arrays, inputs)
         result = apply(*args, **keywords)
         if not stateful:
             return result, state
@@ -84,6 +87,7 @@ def leaf(init: Callable[..., Any] | None, apply: Callable[..., Any], stateful: b
     def core_init(inputs: tuple, options: Options) -> Callable[[jax.Array], tuple[Any, Any]]:
         skip = 1 + stateful
         bound_to(signature, skip, (None,) * skip + inputs, dict(options.keywords), partial=True)
+        check_inputs(arrays, inputs)
         if init is None:
             return lambda key: ({}, {})
         accepted = _accepted(init, struct(inputs))
@@ -132,15 +136,16 @@ def trace(net: Any, inputs: tuple, options: Options) -> tuple[Any, Plan]:
 def plan(net: Any, inputs: tuple, options: Options) -> Plan:
     """The plan of a network for inputs of these shapes; nothing is computed."""
     noted: list[Plan] = []
+    keywords = {name: struct(value) if holds_arrays(value) else value for name, value in options.keywords.items()}
+    leaves, structure = jax.tree.flatten((inputs, keywords))
 
-    arrays = {name: struct(value) for name, value in options.keywords.items() if holds_arrays(value)}
-
-    def note(inputs: tuple, arrays: dict) -> None:
-        keywords = {**options.keywords, **arrays}
+    def note(arrays: list) -> None:
+        every = [leaf if array is None else array for leaf, array in zip(leaves, arrays, strict=True)]
+        inputs, keywords = jax.tree.unflatten(structure, every)
         noted.append(trace(net, inputs, options._replace(keywords=keywords))[1])
 
     with naming(net, root=True):
-        jax.eval_shape(note, struct(inputs), arrays)
+        jax.eval_shape(note, [struct(leaf) if _is_array(leaf) else None for leaf in leaves])
     return noted[0]
 
 
@@ -176,14 +181,20 @@ def within(net: Any, *path: str) -> Iterator[None]:
 
 
 def struct(tree: Any) -> Any:
-    """Shapes and dtypes of a pytree of arrays, numbers or `jax.ShapeDtypeStruct`s."""
+    """Shapes and dtypes of a pytree of arrays, numbers or `jax.ShapeDtypeStruct`s; flags and words stay."""
 
-    def of(leaf: Any) -> jax.ShapeDtypeStruct:
-        if not hasattr(leaf, "shape") or not hasattr(leaf, "dtype"):
+    def of(leaf: Any) -> Any:
+        if not _is_array(leaf):
+            if isinstance(leaf, bool) or not isinstance(leaf, int | float | complex):
+                return leaf
             leaf = jnp.asarray(leaf)
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
 
     return jax.tree.map(of, tree)
+
+
+def _is_array(leaf: Any) -> bool:
+    return hasattr(leaf, "shape") and hasattr(leaf, "dtype")
 
 
 def holds_arrays(keyword: Any) -> bool:
@@ -194,7 +205,9 @@ def holds_arrays(keyword: Any) -> bool:
 def stand_in(tree: Any) -> Any:
     """Arrays of the given shapes and dtypes, for use inside an abstract trace."""
 
-    def make(leaf: Any) -> jax.Array:
+    def make(leaf: Any) -> Any:
+        if not _is_array(leaf):
+            return leaf
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             return jnp.broadcast_to(jax.random.key(0), leaf.shape)
         return jnp.zeros(leaf.shape, leaf.dtype)
@@ -234,6 +247,26 @@ def bound_to(
         parameters = list(signature.parameters.values())[skip:]
         taken = ", ".join(str(p.replace(annotation=p.empty)) for p in parameters if p.name not in ("key", "train"))
         raise NetError(f"inputs ({taken})", f"{len(args) - skip} inputs: {error}") from None
+
+
+def arrays_among(signature: inspect.Signature, skip: int = 0) -> tuple[tuple[str, bool] | None, ...]:
+    """The inputs that a function declares as `x: jax.Array`, with whether None may stand for them; None for others."""
+    positional = [p for p in signature.parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD][skip:]
+    optional = {jax.Array: False, jax.Array | None: True}
+    return tuple(
+        (p.name, optional[p.annotation] or p.default is None) if p.annotation in optional else None for p in positional
+    )
+
+
+def check_inputs(arrays: tuple[tuple[str, bool] | None, ...], inputs: tuple) -> None:
+    """Refuses an input that is declared as one array and is something else.
+
+    Raises:
+      ShapeError: with its name and what was given.
+    """
+    for wanted, given in zip(arrays, inputs, strict=False):
+        if wanted is not None and not (wanted[1] and given is None):
+            check_array(wanted[0], given)
 
 
 @functools.cache

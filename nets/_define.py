@@ -9,7 +9,7 @@ import jax
 
 from .._call import Call, find
 from ._compose import compose
-from ._core import Options, bound_to, keywords_for
+from ._core import Options, arrays_among, bound_to, check_inputs, keywords_for
 from ._errors import NetError, shape_of
 from ._net import Net, layer, net_from
 
@@ -50,7 +50,8 @@ def param(shape: tuple[int, ...], init: Initializer, *, dtype: Any = "float32") 
 def define(body: Callable[..., Any]) -> Net:
     """A network from a plain function whose keyword defaults are its children.
 
-    The function's positional parameters are the inputs. Of its keyword-only parameters, those whose default
+    The function's positional parameters are the inputs; one that is declared as `x: jax.Array` is refused as anything
+    else, with the path to here. Of its keyword-only parameters, those whose default
     is a network, or a list or dict of networks, are its children: the body calls them like functions. `key`
     and `train` are what the caller of `apply` gave. Any other must have no default or None: callers pass it
     by name, like a mask.
@@ -59,8 +60,9 @@ def define(body: Callable[..., Any]) -> Net:
     Only shapes leave that trace, so `jax.vmap`, `jax.lax.scan`, `jax.checkpoint`, `jax.grad` and
     `jax.lax.cond` work inside a body as they are. A child called twice shares its weights. A child's
     `.params` are its own parameters, for weight tying. A child that takes a key gets one of its own at every
-    call; one that carries state makes the whole a `StatefulNet`. An update of state inside a transform is refused
-    unless it is carried: `y, state = child(x, state=state)` inside, from `child.state`, and `child.keep(state)` after.
+    call; inside a transform it is given one by `key=`. One that carries state makes the whole a `StatefulNet`. An
+    update of state inside a transform is refused unless it is carried: `y, state = child(x, state=state)` inside,
+    from `child.state`, and `child.keep(state)` after.
 
     Args:
       body: the function.
@@ -87,9 +89,12 @@ def define(body: Callable[..., Any]) -> Net:
             raise TypeError(f"{body.__name__}/{p.name}: expected children after the `*`, got one among the inputs")
     inputs_only = signature.replace(parameters=[p for p in signature.parameters.values() if p.name not in children])
 
+    arrays = arrays_among(inputs_only)
+
     def call(bound: dict[str, Any], inputs: tuple, options: Options) -> Any:
         keywords = keywords_for(body, passed, options)
         bound_to(inputs_only, 0, inputs, keywords)
+        check_inputs(arrays, inputs)
         return body(*inputs, **bound, **keywords)
 
     core = compose(call, children, wants_key="key" in passed, trains="train" in passed)

@@ -11,7 +11,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 
 Path = tuple[str, ...]
 
-# Primitives that move or compare floating-point numbers and compute none.
+# Primitives that move, sort or choose floating-point numbers and compute none.
 _MOVES = frozenset(
     {"all_gather", "all_to_all", "broadcast_in_dim", "collapse", "concatenate", "convert_element_type", "copy"}
     | {"copy_p", "device_put", "dynamic_slice", "dynamic_update_slice", "expand_dims", "gather", "name"}
@@ -63,6 +63,8 @@ def _operations(eqn: Any) -> int:
     out = eqn.outvars[0].aval if eqn.outvars else jax.ShapeDtypeStruct((), bool)
     if name in _MOVES or not jnp.issubdtype(getattr(out, "dtype", bool), jnp.inexact):
         return 0
+    if name.startswith("scatter"):
+        return 0 if name == "scatter" else math.prod(eqn.invars[2].aval.shape)
     if name.startswith("reduce_window"):
         return math.prod(out.shape) * math.prod(eqn.params["window_dimensions"])
     if name.startswith(("reduce_", "cum")) and name != "reduce_precision":

@@ -11,10 +11,11 @@ import jax.numpy as jnp
 from ._check import check_arrays, check_children, check_size
 from ._core import Options, Plan, run, trace, within
 from ._errors import NetError
-from ._initializers import he_uniform
+from ._initializers import variance_scaling
 from ._keys import child_key, key_at
 from ._net import Net, layer, net_from
 from ._paths import matching, paths_of
+from ._stack import check_stacked
 from ._wrap import check_net
 
 
@@ -41,7 +42,8 @@ def lora(
       A net with params `{"net": the network's, "lora": {path: {"a": [*stacked, in, rank], "b": [*stacked, rank,
       out]}}}`, the paths as nested dicts.
     Raises:
-      ValueError: if a pattern matches no path, with the paths that there are.
+      ValueError: if a pattern matches no path, with the paths that there are; if the network is a `repeat` or an
+        `ensemble` and `num_stacked` is 0.
       NetError: if a matching array has too few axes to be a map.
 
     >>> net = lora(mlp(16, 4), "layers/*/w", rank=2)
@@ -56,6 +58,7 @@ def lora(
     if not patterns:
         raise ValueError("lora: expected at least one pattern of paths, such as '**/w', got none")
 
+    check_stacked("lora", net, num_stacked)
     change = _Change(patterns, rank, rank if alpha is None else alpha, num_stacked, num_outputs)
 
     def core_trace(inputs: tuple, options: Options) -> tuple[Any, Callable, dict[str, Plan]]:
@@ -161,8 +164,8 @@ def _low_rank(shape: tuple[int, ...], rank: int, num_stacked: int, num_outputs: 
     """An array that is a product of two thin matrices, one for each index of its stacked axes."""
     cut = len(shape) - num_outputs
     stacked, rows, columns = shape[:num_stacked], math.prod(shape[num_stacked:cut]), math.prod(shape[cut:])
-    # The spread of `a` is that of the authors' own code.
-    a_init = he_uniform(batch_axis=tuple(range(num_stacked)))
+    # The spread of `a` is that of the authors' own code, uniform within 1/sqrt(inputs).
+    a_init = variance_scaling(1 / 3, "fan_in", "uniform", batch_axis=tuple(range(num_stacked)))
 
     def init(key: jax.Array) -> dict:
         a = a_init(child_key(key, "a"), (*stacked, rows, rank), jnp.float32)

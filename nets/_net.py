@@ -41,6 +41,7 @@ class Net(Recorded):
     call: Call | None
     core: Core
     name: str
+    inner: "Net | None"  # what a function marked `layer` returned, if that was a call too: `tower()`, `repeat(..., 3)`
 
     def __init__(self, init: Callable[..., Any] | None, apply: Callable[..., Any]):
         _settle(self, leaf(init, apply, stateful=False), Call(type(self), (init, apply), {}))
@@ -51,11 +52,12 @@ class Net(Recorded):
     def __delattr__(self, name: str) -> NoReturn:
         self.__setattr__(name, None)
 
-    def __call__(self, *inputs: Any, key: jax.Array | None = None, train: bool = False, **keywords: Any) -> Any:
+    def __call__(self, *inputs: Any, key: jax.Array | None = None, train: bool | None = None, **keywords: Any) -> Any:
         """Applies a network without parameters, as a function.
 
         Raises:
-          NetError: if the network has parameters or state.
+          NetError: if the network has parameters or state; or if it takes a key, and `train` is not given: a body's own
+            `key` and `train` reach children alone.
         """
         if self.core.has_params or self.core.stateful:
             error = NetError(
@@ -65,7 +67,15 @@ class Net(Recorded):
             )
             error.net = self
             raise error
-        return self.apply({}, *inputs, key=key, train=train, **keywords)
+        if self.core.wants_key and train is None:
+            error = NetError(
+                "train=, and key= to train, where a network that takes a key is called like a function",
+                "neither: only children of a `define`d network are handed those of the whole",
+                "Make it a child, or pass both.",
+            )
+            error.net = self
+            raise error
+        return self.apply({}, *inputs, key=key, train=bool(train), **keywords)
 
     @property
     def params(self) -> Any:
@@ -128,15 +138,15 @@ def layer(constructor: Constructor) -> Constructor:
     def wrap(net: Any, call: Call) -> Net:
         if not isinstance(net, Net):
             raise TypeError(f"{call.name}: expected a function marked @layer to return a Net, got {net!r}")
-        return net_from(net.core, call)
+        return net_from(net.core, call, inner=net)
 
     return recording(constructor, wrap)
 
 
-def net_from(core: Core, call: Call | None, name: str = "") -> Net:
+def net_from(core: Core, call: Call | None, name: str = "", inner: Net | None = None) -> Net:
     """A network of the kind that `core` needs."""
     net = object.__new__(StatefulNet if core.stateful else Net)
-    _settle(net, core, call, name)
+    _settle(net, core, call, name, inner if inner is not None and inner.call is not None else None)
     return net
 
 
@@ -196,8 +206,8 @@ class _Apply(_Init):
         return (outputs, state) if net.core.stateful else outputs
 
 
-def _settle(net: Net, core: Core, call: Call | None, name: str = "") -> None:
-    fields = {"core": core, "call": call, "name": name or (call.name if call else "net")}
+def _settle(net: Net, core: Core, call: Call | None, name: str = "", inner: Net | None = None) -> None:
+    fields = {"core": core, "call": call, "name": name or (call.name if call else "net"), "inner": inner}
     for field, value in fields.items():
         object.__setattr__(net, field, value)
     object.__setattr__(net, "init", _Init(net))

@@ -51,18 +51,12 @@ def repeat(block: Net, num_blocks: int, *, per_block: str | Sequence[str] = (), 
     """
     _check_net("repeat", block)
     check_size("repeat", "num_blocks", num_blocks)
-    names = (per_block,) if isinstance(per_block, str) else tuple(per_block)
+    names = _names(per_block)
     again = functools.partial(sealed, functools.partial(jax.checkpoint, prevent_cse=False)) if remat else run
-
-    def split(options: Options) -> tuple[Options, dict[str, Any]]:
-        parts = {name: options.keywords[name] for name in names if jax.tree.leaves(options.keywords.get(name))}
-        parts = {name: part for name, part in parts.items() if holds_arrays(part)}
-        _check_parts(parts, num_blocks)
-        return options._replace(keywords={k: v for k, v in options.keywords.items() if k not in parts}), parts
 
     def core_trace(inputs: tuple, options: Options) -> tuple[Any, Callable, dict[str, Plan]]:
         _check_inputs(inputs)
-        options, parts = split(options)
+        options, parts = _split(options, names, num_blocks, "block")
         first = jax.tree.map(lambda leaf: leaf[0], parts)
         outputs, planned = trace(block, inputs, options._replace(keywords={**options.keywords, **first}))
         x, ys, collects = _next(inputs[0], outputs)
@@ -74,7 +68,7 @@ def repeat(block: Net, num_blocks: int, *, per_block: str | Sequence[str] = (), 
         _check_stack("state", state, num_blocks)
         _check_inputs(inputs)
         x, *constants = inputs
-        options, parts = split(options)
+        options, parts = _split(options, names, num_blocks, "block")
         keys = _keys(block, options, num_blocks)
         collects = False
 
@@ -94,7 +88,7 @@ def repeat(block: Net, num_blocks: int, *, per_block: str | Sequence[str] = (), 
 
 
 @layer
-def ensemble(net: Net, num_members: int, *, in_axes: int | None = None) -> Net:
+def ensemble(net: Net, num_members: int, *, in_axes: int | None = None, per_member: str | Sequence[str] = ()) -> Net:
     """Applies `num_members` copies of a network, each with parameters of its own, by one `jax.vmap`.
 
     State and keys are each member's own. The initial values are those of a list of networks, stacked.
@@ -103,11 +97,14 @@ def ensemble(net: Net, num_members: int, *, in_axes: int | None = None) -> Net:
       net: the network.
       num_members: how many, at least 1.
       in_axes: the axis of the inputs that runs over members, or None if all see the same inputs.
+      per_member: names of keyword inputs whose arrays have a leading axis of `num_members`, one part for each
+        member, such as masks. All others go to every member as they are.
     Returns:
       A net with the params (and state) of `net`, and its outputs, each array with a leading axis of
       `num_members`.
     Raises:
-      ShapeError: if an input does not hold one part for each member along `in_axes`.
+      ShapeError: if an input does not hold one part for each member along `in_axes`, or one of `per_member` along
+        its first axis.
 
     >>> net = ensemble(linear(3), 5)
     >>> params = net.init(jax.random.key(0), jnp.ones((2, 4)))
@@ -116,6 +113,7 @@ def ensemble(net: Net, num_members: int, *, in_axes: int | None = None) -> Net:
     """
     _check_net("ensemble", net)
     check_size("ensemble", "num_members", num_members)
+    names = _names(per_member)
 
     def check_members(inputs: tuple) -> None:
         if in_axes is None:
@@ -129,28 +127,43 @@ def ensemble(net: Net, num_members: int, *, in_axes: int | None = None) -> Net:
 
     def core_trace(inputs: tuple, options: Options) -> tuple[Any, Callable, dict[str, Plan]]:
         check_members(inputs)
+        options, parts = _split(options, names, num_members, "member")
         noted: list[Plan] = []
 
-        def member(*inputs: Any) -> Any:
-            outputs, planned = trace(net, inputs, options)
+        def member(part: dict[str, Any], *inputs: Any) -> Any:
+            outputs, planned = trace(net, inputs, options._replace(keywords={**options.keywords, **part}))
             noted.append(planned)
             return outputs
 
-        outputs = over_members(member, (in_axes,) * len(inputs))(*inputs)
+        outputs = over_members(member, (0,) + (in_axes,) * len(inputs))(parts, *inputs)
         return outputs, _stacked(noted[0].build, num_members), noted[0].children
 
     def core_apply(params: Any, state: Any, inputs: tuple, options: Options) -> tuple[Any, Any]:
         _check_stack("parameters", params, num_members)
         _check_stack("state", state, num_members)
         check_members(inputs)
+        options, parts = _split(options, names, num_members, "member")
 
-        def member(params: Any, state: Any, key: Any, *inputs: Any) -> Any:
-            return run(net, params, state, inputs, options._replace(key=key))
+        def member(params: Any, state: Any, key: Any, part: dict[str, Any], *inputs: Any) -> Any:
+            given = options._replace(key=key, keywords={**options.keywords, **part})
+            return run(net, params, state, inputs, given)
 
         keys = _keys(net, options, num_members)
-        return over_members(member, (0, 0, 0) + (in_axes,) * len(inputs))(params, state, keys, *inputs)
+        return over_members(member, (0, 0, 0, 0) + (in_axes,) * len(inputs))(params, state, keys, parts, *inputs)
 
     return net_from(_like(net, core_apply, core_trace), None)
+
+
+def check_stacked(name: str, net: Net, num_stacked: int) -> None:
+    """Refuses a `repeat` or an `ensemble` whose stacked axis is not spoken of.
+
+    Raises:
+      ValueError: naming the combinator that works on its parameters, and what to write.
+    """
+    while net.inner is not None:
+        net = net.inner
+    if num_stacked == 0 and net.call is not None and net.call.function in (repeat, ensemble):
+        raise ValueError(f"{name}: expected num_stacked=1, for the leading axis of what {net!r} holds, got 0")
 
 
 def _like(net: Net, apply: Callable[..., Any], trace: Callable[..., Any]) -> Core:
@@ -175,6 +188,9 @@ def _check_net(name: str, net: Any) -> None:
 def _check_inputs(inputs: tuple) -> None:
     if not inputs:
         raise NetError("inputs (x, ...)", "0 inputs")
+    for leaf in jax.tree.leaves(inputs):
+        if not hasattr(leaf, "dtype") and not isinstance(leaf, int | float | complex):
+            raise NetError("arrays as inputs of every block", repr(leaf))
 
 
 def _next(x: Any, outputs: Any) -> tuple[Any, Any, bool]:
@@ -195,10 +211,17 @@ def _alike(x: Any, other: Any) -> bool:
     return jax.tree.structure(wanted) == jax.tree.structure(given) and wanted == given
 
 
-def _check_parts(parts: dict[str, Any], num: int) -> None:
+def _names(names: str | Sequence[str]) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
+def _split(options: Options, names: tuple[str, ...], num: int, of: str) -> tuple[Options, dict[str, Any]]:
+    """Options without the keyword inputs that are split, and these."""
+    parts = {name: options.keywords[name] for name in names if holds_arrays(options.keywords.get(name))}
     for name, part in parts.items():
         if any(jnp.shape(leaf)[:1] != (num,) for leaf in jax.tree.leaves(part)):
-            raise ShapeError(f"{name} with a leading axis of {num}, one part for each block", shape_of(part))
+            raise ShapeError(f"{name} with a leading axis of {num}, one part for each {of}", shape_of(part))
+    return options._replace(keywords={k: v for k, v in options.keywords.items() if k not in parts}), parts
 
 
 def _in_words(tree: Any) -> str:

@@ -218,5 +218,6 @@ _tap = Primitive("tap")
 _tap.def_impl(lambda x, *, name: x)
 _tap.def_abstract_eval(lambda x, *, name: x)
 ad.primitive_jvps[_tap] = lambda xs, tangents, *, name: (_tap.bind(xs[0], name=name), tangents[0])
+ad.primitive_transposes[_tap] = lambda cotangent, x, *, name: [cotangent]
 batching.primitive_batchers[_tap] = _batched
 mlir.register_lowering(_tap, lambda ctx, x, *, name: [x])

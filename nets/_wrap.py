@@ -92,7 +92,7 @@ def frozen(net: Net, *patterns: str) -> Net:
     """Keeps parameters out of the gradient: that of those that match is zero.
 
     A link that moves parameters without a gradient, such as weight decay, still does; leave them out of the chain
-    by a mask, or out of the differentiated part by `partition`.
+    by a mask, or out of the differentiated part by `partition_params`.
 
     Args:
       net: the network.

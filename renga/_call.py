@@ -144,9 +144,28 @@ def recording(
 
     @functools.wraps(constructor)
     def construct(*args: Any, **kwargs: Any) -> Any:
+        args, kwargs = _settled(args), _settled(kwargs)
         return wrap(constructor(*args, **kwargs), Call(construct, args, kwargs, home))
 
     return cast(Function, construct)
+
+
+def _settled(value: Any, copies: dict[int, Any] | None = None) -> Any:
+    """An argument that no caller can change later: lists and dicts are copied; NumPy's integers become Python's."""
+    copies = {} if copies is None else copies
+    if id(value) in copies:
+        return copies[id(value)]
+    if type(value) is tuple:
+        return tuple(_settled(item, copies) for item in value)
+    if type(value) is list:
+        copy = copies[id(value)] = []
+        copy.extend(_settled(item, copies) for item in value)
+        return copy
+    if type(value) is dict:
+        copy = copies[id(value)] = {}
+        copy.update((name, _settled(item, copies)) for name, item in value.items())
+        return copy
+    return int(value) if isinstance(value, np.integer) else value
 
 
 def same(value: Any, within: tuple[int, ...] = ()) -> Any:
@@ -155,8 +174,8 @@ def same(value: Any, within: tuple[int, ...] = ()) -> Any:
     Arrays compare by value, containers by content. Functions compare by identity, but closures made twice
     by the same line of code compare by what they close over: so `normal(0.1)` equals `normal(0.1)`.
     """
-    if id(value) in within:  # a closure that holds itself
-        return _Itself(value)
+    if id(value) in within:  # a closure or a list that holds itself
+        return ("itself", within.index(id(value)))
     within = (*within, id(value))
     if isinstance(value, list | tuple):
         return (type(value).__name__, *(same(item, within) for item in value))
@@ -166,6 +185,8 @@ def same(value: Any, within: tuple[int, ...] = ()) -> Any:
         return _Itself(value)
     if isinstance(value, np.ndarray | jax.Array):
         return _same_array(value)
+    if (dtype := _dtype_name(value)) is not None:
+        return ("dtype", dtype)
     if isinstance(value, functools.partial):
         return ("partial", same((value.func, value.args, value.keywords), within))
     if inspect.ismethod(value):
@@ -259,6 +280,20 @@ def _by_name(value: Any) -> Any:
     if isinstance(module, str) and isinstance(name, str) and callable(value) and find(module, name) is value:
         return _Name(value)
     return value
+
+
+def _dtype_name(value: Any) -> str | None:
+    """The name of a dtype, however it is given: `"float32"`, `jnp.float32` or `jnp.dtype("float32")`."""
+    if isinstance(value, str):
+        return value if value in _DTYPES else None
+    if isinstance(value, type):
+        value = np.dtype(value) if issubclass(value, np.generic) else getattr(value, "dtype", None)
+    return value.name if isinstance(value, np.dtype) and value.name in _DTYPES else None
+
+
+_DTYPES = frozenset({"bool", "bfloat16", "float16", "float32", "float64", "complex64", "complex128"}) | {
+    f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)
+}
 
 
 def _same_array(value: Any) -> Any:

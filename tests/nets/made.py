@@ -25,6 +25,7 @@ LAWS = {
     "shapes": "a batch with any leading axes equals its examples",
     "empty batches": "a leading axis may be empty",
     "meshes": "a batch may be spread over explicit axes of a mesh, or over shards",
+    "structures": "an input that is no array of numbers is refused",
     "export": "there is a program for several platforms",
 }
 
@@ -69,7 +70,7 @@ class Made(NamedTuple):
 
 @contextlib.contextmanager
 def quick_compiler() -> Iterator[None]:
-    """What the fixture of this name does, for what is made before a module's fixtures are."""
+    """What the fixture of every module does, for what is made before."""
     before = jax.config.values["jax_disable_most_optimizations"]
     jax.config.update("jax_disable_most_optimizations", True)
     yield

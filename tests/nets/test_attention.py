@@ -17,8 +17,6 @@ from renga import nets
 
 from .kit import KEY, floats, values
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
-
 X, MEMORY = values(floats(2, 5, 6) + floats(2, 7, 4))
 MASKS = {
     "none": None,
@@ -360,3 +358,19 @@ def test_the_initial_values_are_those_of_flat_linear_maps():
     for name, fan_in in (("q", 64), ("k", 64), ("v", 64), ("out", 128)):
         assert abs(params[name]["w"].std() * fan_in**0.5 - 1) < 0.05
         assert (params[name]["b"] == 0).all()
+
+
+@pytest.mark.parametrize("low", [-np.inf, float(np.finfo("float32").min)])
+def test_a_bias_of_minus_infinity_hides_keys_as_a_mask_does(low: float):
+    net = nets.attention(2, causal=True)
+    params = net.init(KEY, X)
+    open_ = np.ones((5, 5), bool)
+    open_[0, 0] = open_[3, 1] = False  # the first position then sees nothing
+    bias = np.where(open_, np.linspace(-1, 1, 25, dtype="float32").reshape(5, 5), np.float32(low))
+
+    def loss(params: Any, x: jax.Array, **keywords: Any) -> jax.Array:
+        return jnp.square(net.apply(params, x, **keywords)).sum()
+
+    found = jax.value_and_grad(loss, (0, 1))(params, X, bias=bias)
+    assert_close(found, jax.value_and_grad(loss, (0, 1))(params, X, bias=np.maximum(bias, -1), mask=open_))
+    np.testing.assert_array_equal(net.apply(params, X, bias=bias)[:, 0], jnp.broadcast_to(params["out"]["b"], (2, 6)))

@@ -13,8 +13,6 @@ from renga import nets
 from .kit import floats, values
 from .registry import block
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
-
 KEY = jax.random.key(0)
 (X,) = values(floats(4, 3))
 
@@ -222,3 +220,18 @@ def test_a_training_loop_of_a_stateful_network_is_a_scan():
     after, _ = jax.lax.scan(step, state, jnp.stack([X, X]))
     expected = net.apply(params, net.apply(params, state, X, train=True)[1], X, train=True)[1]
     assert_close(after, expected)
+
+
+def test_members_of_an_ensemble_take_keyword_inputs_of_their_own_by_name():
+    @nets.define
+    def masked(x: jax.Array, *, into=nets.linear(3), mask, shift):
+        return jnp.where(mask, into(x), 0) + shift
+
+    x, masks, shift = values(floats(2, 4))[0], np.array([True, False]), np.float32(2)
+    net = nets.ensemble(masked, 2, per_member="mask")
+    params = net.init(KEY, x, mask=masks, shift=shift)
+    y = net.apply(params, x, mask=masks, shift=shift)
+    for index, member in enumerate(nets.unstack(params)):
+        np.testing.assert_allclose(y[index], masked.apply(member, x, mask=masks[index], shift=shift), rtol=1e-6)
+    with pytest.raises(nets.ShapeError, match="expected mask with a leading axis of 2, one part for each member"):
+        net.init(KEY, x, mask=np.ones(3, bool), shift=shift)

@@ -12,10 +12,8 @@ import pytest
 from renga import nets
 
 from .kit import KEY, variables
-from .made import LAWS, Made, is_float
+from .made import LAWS, Made, is_float, over
 from .registry import NETS
-
-pytestmark = pytest.mark.usefixtures("quick_compiler")
 
 
 def assert_same(tree: Any, other: Any) -> None:
@@ -179,3 +177,14 @@ def test_a_network_built_again_is_not_traced_again(made: Made):
     run(made.case.build(), made.variables, *made.inputs, **made.arrays)
     run(pickle.loads(pickle.dumps(made.net)), made.variables, *made.inputs, **made.arrays)
     assert len(traced) == 1
+
+
+@over("structures")
+def test_an_input_of_another_structure_is_refused_with_its_path(made: Made):
+    first, *others = made.inputs
+    for wrong in ((first, first), {"x": first}, None, "x", jax.random.key(1)):
+        for attempt in (made.net.init, functools.partial(made.net.apply, *made.variables)):
+            given = (KEY, wrong) if attempt is made.net.init else (wrong,)
+            with pytest.raises(nets.NetError) as caught:
+                attempt(*given, *others, **made.keywords)
+            assert str(caught.value).startswith(made.net.name)

@@ -211,3 +211,10 @@ def test_a_summary_prints_in_rich():
     shown = console.export_text()
     for words in ("path", "linear(4)", "batch_norm()", "total", "params", "state", "FLOPs", "8"):
         assert words in shown
+
+
+def test_a_scatter_costs_what_it_adds():
+    table = jnp.zeros((1000, 8))
+    add = nets.serial(lambda x: table.at[:2].add(x))
+    assert nets.summary(add, jnp.ones((2, 8)))[-1].num_flops == 16
+    assert nets.summary(nets.serial(lambda x: table.at[:2].set(x)), jnp.ones((2, 8)))[-1].num_flops == 0

@@ -221,3 +221,14 @@ def test_a_comparison_prints_as_a_table_in_rich_too():
     console.print(nets.compare({}, {}))
     assert "float32 (2,)" in console.export_text(clear=False)
     assert "no difference" in console.export_text()
+
+
+def test_a_number_is_not_close_to_infinity():
+    infinite = {"a": np.array([np.inf, 1.0, -np.inf])}
+    assert nets.compare({"a": np.array([1.0, np.inf, -np.inf])}, infinite, rtol=1e-3)[0].num_entries == 2
+    assert not nets.compare(infinite, infinite)
+
+
+def test_dtypes_differ_that_jax_would_make_one():
+    difference = nets.compare({"a": np.ones(2)}, {"a": np.ones(2, "float32")})[0]
+    assert (difference.kind, difference.first) == ("dtype", "float64 (2,)")

@@ -86,7 +86,7 @@ def test_a_captured_network_returns_what_the_network_returns(name: str):
 
 
 @pytest.mark.parametrize("name", ["repeated block", "stateful ensemble", "scan in the body", "convnet", "two inputs"])
-def test_a_captured_network_computes_what_the_network_computes(name: str, quick_compiler: None):
+def test_a_captured_network_computes_what_the_network_computes(name: str):
     case = NETS[name]
     net, inputs = case.build(), values(case.inputs)
     made = variables(net, KEY, *inputs)
@@ -227,3 +227,8 @@ def test_captures_of_equal_functions_are_equal_so_that_jit_compiles_once():
 def test_outputs_of_a_stateless_network_come_first():
     params = inner.init(KEY, X)
     np.testing.assert_array_equal(capture(inner.apply)(params, X)[0], outputs(inner, (params,), X))
+
+
+def test_a_tap_in_a_linear_function_is_transposed():
+    transposed = jax.linear_transpose(lambda x: tap("x", 3 * x), X)
+    np.testing.assert_allclose(transposed(jnp.ones_like(X))[0], 3 * jnp.ones_like(X))

@@ -12,8 +12,6 @@ from renga import nets
 
 from .kit import floats, values
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
-
 KEY = jax.random.key(0)
 (X,) = values(floats(4, 3))
 
@@ -193,8 +191,8 @@ def test_a_child_that_needs_a_key_is_refused_inside_a_transform(net: nets.Net, p
         net.apply({}, x, key=KEY, train=True)
     assert caught.value.message == (
         f"{path}: expected key= where a network that takes a key is called inside jax.vmap, lax.scan or another "
-        "transform, got none: every row or step would see the same random numbers. Split the body's own `key` "
-        "outside, and pass each row or step its part."
+        "transform, got none: every row of a vmap and step of a scan would see the same random numbers. "
+        "Split the body's own `key` outside, and pass each row or step its part."
     )
     assert_close(net.apply({}, x), x)
 
@@ -330,6 +328,46 @@ def test_jit_finds_the_program_of_an_equal_network():
     for net in alike:
         jax.jit(net.apply)({}, X)
     assert len(TRACED) == 1
+
+
+def test_numbers_and_words_among_the_inputs_of_equal_children_decide_on_their_shapes():
+    @nets.define
+    def head(x, n, how, *, out=nets.linear(3)):
+        return out(x[..., :n] if how == "first" else x[..., -n:])
+
+    @nets.define
+    def both(x, *, left=head, right=head):
+        return left(x, 2, "first") + right(x, 3, "last")
+
+    params = both.init(KEY, X)
+    assert jax.tree.map(jnp.shape, params["left"]["out"]["w"]) == (2, 3)
+    assert jax.tree.map(jnp.shape, params["right"]["out"]["w"]) == (3, 3)
+    found = affine(params["left"]["out"], X[..., :2]) + affine(params["right"]["out"], X[..., -3:])
+    assert_close(both.apply(params, X), found)
+    assert jax.tree.map(jnp.shape, head.init(KEY, X, 2, "last")["out"]["w"]) == (2, 3)
+
+
+def test_a_state_of_other_shapes_is_not_kept():
+    @nets.define
+    def rows(x, *, norm=nets.batch_norm()):
+        y, states = jax.vmap(lambda row: norm(row, state=norm.state))(norm(x)[None])
+        norm.keep(states)
+        return y
+
+    state = {"rows": {"norm": {"mean": jnp.zeros(3), "var": jnp.ones(3)}}}
+    message = r"serial/rows/norm = batch_norm\(\): expected a state .* to keep, got"
+    with pytest.raises(nets.ShapeError, match=message):
+        nets.serial(rows).init(KEY, X)
+    with pytest.raises(nets.ShapeError, match=message):
+        nets.serial(rows).apply({"rows": {"norm": nets.batch_norm().init(KEY, X)[0]}}, state, X, train=True)
+
+
+def test_a_network_that_takes_a_key_is_called_like_a_function_with_both_key_and_train():
+    drop = nets.dropout(0.5)
+    with pytest.raises(nets.NetError, match="expected train=, and key= to train"):
+        drop(X)
+    assert_close(drop(X, train=False), X)
+    assert_close(drop(X, key=KEY, train=True), drop.apply({}, X, key=KEY, train=True))
 
 
 def test_a_network_without_parameters_is_called_like_a_function():

@@ -107,6 +107,7 @@ ALIKE: dict[str, Callable[[], Any]] = {
     "dtypes": lambda: jnp.bfloat16,
     "itself, if it cannot be hashed": lambda: ITSELF,
     "a list that holds itself": lambda: CYCLIC,
+    "closures that hold themselves": lambda: countdown(1),
 }
 
 UNLIKE: dict[str, tuple[Any, Any]] = {
@@ -115,7 +116,7 @@ UNLIKE: dict[str, tuple[Any, Any]] = {
     "closures of two lines": (scaled(2.0), scaled_otherwise(2.0)),
     "lambdas with other defaults": (scaled_by_default(2.0), scaled_by_default(3.0)),
     "lambdas with other keyword defaults": (scaled_by_keyword(2.0), scaled_by_keyword(3.0)),
-    "closures that hold themselves": (countdown(1), countdown(1)),
+    "closures that hold themselves": (countdown(1), countdown(2)),
     "functions at the top level": (scaled, scaled_otherwise),
     "partials with other arguments": (functools.partial(scaled, 1), functools.partial(scaled, 2)),
     "partials of other functions": (functools.partial(scaled, 1), functools.partial(scaled_otherwise, 1)),

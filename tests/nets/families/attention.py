@@ -15,7 +15,7 @@ def in_chunks(*sizes: int) -> nets.Net:
     """Causal attention that reads its input in chunks, with a cache."""
 
     @nets.define
-    def body(x, *, attn=nets.attention(2, causal=True, window=3, rope=nets.rotary())):
+    def body(x: jax.Array, *, attn=nets.attention(2, causal=True, window=3, rope=nets.rotary())):
         before, *rest = jnp.split(x, sizes, -2)
         y, cache = attn(before, cache=x.shape[-2] + 1)
         ys = [y]

@@ -19,21 +19,21 @@ def unit(features: int, rate: float = 0.5) -> nets.Net:
     """A residual block with a key and a state."""
 
     @nets.define
-    def body(x, *, norm=nets.batch_norm(), into=nets.linear(features), drop=nets.dropout(rate)):
+    def body(x: jax.Array, *, norm=nets.batch_norm(), into=nets.linear(features), drop=nets.dropout(rate)):
         return x + drop(jnp.tanh(into(norm(x))))
 
     return body
 
 
 @nets.define
-def noted(x, *, into=nets.linear(5), bias=None):
+def noted(x: jax.Array, *, into=nets.linear(5), bias=None):
     """A block that returns something for each layer, and takes something for each."""
     x = jnp.tanh(into(x) if bias is None else into(x) + bias)
     return x, jnp.sum(x, -1)
 
 
 @nets.define
-def unrolled(xs, *, first=nets.linear(4), norm=nets.batch_norm()):
+def unrolled(xs: jax.Array, *, first=nets.linear(4), norm=nets.batch_norm()):
     """A state that is carried through a scan of the body."""
     xs = jnp.moveaxis(first(xs), -2, 0)
     y = norm(xs[0])

@@ -1,5 +1,7 @@
 """Linear maps of several axes and of two inputs, and tied weights."""
 
+import jax
+
 from renga import nets
 
 from ..kit import Case, floats, integers
@@ -13,7 +15,7 @@ def language_model(ids, *, tokens=nets.embed(5, 4), hidden=nets.linear(4)):
 
 
 @nets.define
-def scored(x, *, tokens=nets.embed(5, 3)):
+def scored(x: jax.Array, *, tokens=nets.embed(5, 3)):
     """Vectors against the rows of a table."""
     tokens(x[..., 0].astype("int32"))
     return nets.attend(tokens.params, x)  # pyright: ignore[reportAttributeAccessIssue]

@@ -30,7 +30,9 @@ def leaky_cell(rate: float) -> nets.Cell:
 
 
 @nets.define
-def tagger(x, *, below=nets.bidirectional(nets.gru_cell(3)), above=nets.rnn(nets.lstm_cell(4)), lengths=None):
+def tagger(
+    x: jax.Array, *, below=nets.bidirectional(nets.gru_cell(3)), above=nets.rnn(nets.lstm_cell(4)), lengths=None
+):
     """Recurrent networks as children, with lengths."""
     return above(below(x, lengths=lengths), lengths=lengths)
 

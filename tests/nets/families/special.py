@@ -19,7 +19,7 @@ def first(net: nets.Net) -> nets.Net:
 
 
 @nets.define
-def centred(x, *, mean=nets.ema(0.9)):
+def centred(x: jax.Array, *, mean=nets.ema(0.9)):
     """The input less the moving average of its mean over the batch."""
     return x - mean(x.reshape(-1, x.shape[-1]).mean(0))
 
