@@ -10,6 +10,7 @@ import numpy as np
 from jax import lax
 
 from ._check import at_least_float32, check_size, dtype_for
+from ._moments import check_real
 from ._net import Net, layer
 from ._pool import worst
 from ._windows import Sizes, check_positions, read_sizes
@@ -35,7 +36,7 @@ def adaptive_avg_pool(sizes: Sizes) -> Net:
     counts = read_sizes("adaptive_avg_pool", "sizes", sizes)
 
     def mean(bins: jax.Array, axis: int, inside: np.ndarray) -> jax.Array:
-        return jnp.where(inside, bins, 0).sum(axis) / inside.sum(axis)
+        return jnp.where(inside, bins, 0).sum(axis) / inside.sum(axis).astype(bins.dtype)
 
     def apply(params: dict, x: jax.Array) -> jax.Array:
         x = jnp.asarray(x)
@@ -56,7 +57,7 @@ def adaptive_max_pool(sizes: Sizes) -> Net:
     Returns:
       A net from `[..., *spatial, channels]` to `[..., *sizes, channels]`, without parameters.
     Raises:
-      ShapeError: if the input has too few axes, or no position.
+      ShapeError: if the input has too few axes, or no position, or is complex.
 
     >>> adaptive_max_pool((2,))(jnp.array([[1.0], [6.0], [2.0]])).tolist()
     [[6.0], [6.0]]
@@ -67,7 +68,9 @@ def adaptive_max_pool(sizes: Sizes) -> Net:
         return _largest(jnp.where(inside, bins, worst(bins.dtype, lax.ge)), axis)
 
     def apply(params: dict, x: jax.Array) -> jax.Array:
-        return _each_axis(jnp.asarray(x), counts, most)
+        x = jnp.asarray(x)
+        check_real(x)
+        return _each_axis(x, counts, most)
 
     return Net(None, apply)
 
@@ -106,7 +109,7 @@ def global_max_pool(num_axes: int = 2) -> Net:
     Returns:
       A net from `[..., *spatial, channels]` to `[..., channels]`, without parameters.
     Raises:
-      ShapeError: if the input has too few axes, or no position.
+      ShapeError: if the input has too few axes, or no position, or is complex.
 
     >>> global_max_pool(1)(jnp.array([[1.0, 5.0], [2.0, 4.0]])).tolist()
     [2.0, 5.0]
@@ -115,6 +118,7 @@ def global_max_pool(num_axes: int = 2) -> Net:
 
     def apply(params: dict, x: jax.Array) -> jax.Array:
         x = jnp.asarray(x)
+        check_real(x)
         check_positions(x, num_axes)
         split = x.ndim - num_axes - 1
         return _largest(x.reshape(*x.shape[:split], math.prod(x.shape[split:-1]), x.shape[-1]), -2)

@@ -4,12 +4,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from ._check import at_least_float32, check_arrays, check_last_axis, dtype_for
 from ._define import Initializer
 from ._errors import ShapeError
 from ._initializers import ones, zeros
-from ._moments import affine, check_affine, check_eps, init_affine, moments
+from ._moments import AxisName, affine, check_affine, check_eps, check_real, init_affine, is_number, moments
 from ._net import StatefulNet, layer
 
 
@@ -31,6 +32,7 @@ def batch_norm(
     which stand in for them otherwise. The running variance is the biased one, as in Flax and Haiku.
 
     A mask tells padding from data: values where it is False are taken as zeros, and count in no statistics.
+    A batch in which nothing counts leaves the running statistics as they are.
 
     Source: Ioffe, Szegedy 2015, https://arxiv.org/abs/1502.03167, algorithms 1 and 2.
 
@@ -47,8 +49,8 @@ def batch_norm(
       `{"scale": [channels], "offset": [channels]}` and state `{"mean": [channels], "var": [channels]}`. All
       of `x` counts unless booleans `mask= [...]` are given, which broadcast to all axes of `x` but the last.
     Raises:
-      ShapeError: if the channels are not those that the parameters were made for, if the mask does not fit, or
-        if there is no batch to take statistics of in training.
+      ShapeError: if the channels are not those that the parameters were made for, if the mask does not fit, if
+        there is no batch to take statistics of in training, or if the input is complex.
 
     >>> net = batch_norm()
     >>> x = jnp.array([[1.0], [3.0]])
@@ -58,12 +60,13 @@ def batch_norm(
     ([[-1.0], [1.0]], 0.2)
     """
     check_eps("batch_norm", eps)
-    if not 0 <= decay_rate <= 1:
+    if not is_number(decay_rate) or not 0 <= decay_rate <= 1:
         raise ValueError(f"batch_norm: expected decay_rate in [0, 1], got {decay_rate!r}")
     inits = {"scale": scale_init if scale else None, "offset": offset_init if offset else None}
 
     def init(key: jax.Array, x: jax.ShapeDtypeStruct) -> tuple[dict, dict]:
         check_last_axis(x)
+        check_real(x)
         size = x.shape[-1:]
         return init_affine(key, size, **inits), {"mean": jnp.zeros(size, "float32"), "var": jnp.ones(size, "float32")}
 
@@ -74,10 +77,11 @@ def batch_norm(
         check_affine(params, x, 1, scale=scale, offset=offset)
         check_arrays(state, {"mean": x.shape[-1:], "var": x.shape[-1:]}, "state")
         mask = None if mask is None else _counted(mask, x)
-        x = x if mask is None else jnp.where(mask, x, 0)
+        dtype = dtype_for(x, *params.values(), *state.values())
+        x = x.astype(dtype) if mask is None else jnp.where(mask, x.astype(dtype), 0)
         if not train:
-            centred = x.astype(at_least_float32(dtype_for(x))) - state["mean"]
-            return affine(params, centred, state["var"], eps, dtype_for(x)), state
+            centred = x.astype(at_least_float32(dtype)) - state["mean"]
+            return affine(params, centred, state["var"], eps, dtype), state
         if x.ndim < 2 and axis_name is None:
             raise ShapeError(
                 "a batch [..., channels] to take statistics of in training",
@@ -86,10 +90,21 @@ def batch_norm(
             )
         centred, mean, var = moments(x, tuple(range(x.ndim - 1)), axis_name, mask)
         batch = {"mean": mean.reshape(-1), "var": var.reshape(-1)}
-        state = jax.tree.map(lambda old, new: decay_rate * old + (1 - decay_rate) * new.astype(old.dtype), state, batch)
-        return affine(params, centred, var, eps, dtype_for(x)), state
+        counts = x.size > 0 if mask is None else _any(mask, x, axis_name)
+
+        def moved(old: jax.Array, new: jax.Array) -> jax.Array:
+            new = decay_rate * old + (1 - decay_rate) * new.astype(old.dtype)
+            return new if counts is True else jnp.where(counts, new, old)
+
+        return affine(params, centred, var, eps, dtype), jax.tree.map(moved, state, batch)
 
     return StatefulNet(init, apply)
+
+
+def _any(mask: jax.Array, x: jax.Array, axis_name: AxisName) -> jax.Array:
+    """Whether anything of the batch counts."""
+    found = mask.any() if x.size else jnp.zeros((), bool)
+    return found if axis_name is None else lax.pmax(found.astype(jnp.int32), axis_name) > 0
 
 
 def _counted(mask: Any, x: jax.Array) -> jax.Array:

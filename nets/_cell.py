@@ -11,6 +11,7 @@ from .._call import Call, Recorded, recording
 from ._check import check_size
 from ._core import naming, struct
 from ._errors import ShapeError, shape_of
+from ._moments import check_real
 
 Constructor = TypeVar("Constructor", bound=Callable[..., Any])
 
@@ -59,8 +60,8 @@ class Parts(NamedTuple):
 class Cell(Recorded):
     """A recurrent cell: three pure functions, as a value; `rnn` makes a network of it.
 
-    It prints, compares, hashes and pickles as the call that made it. Inputs are those of one time step; any
-    number of leading axes are batch.
+    It prints, compares, hashes and pickles as the call that made it. Inputs are those of one time step, real
+    numbers; any number of leading axes are batch.
 
     Args:
       init: `init(key, x) -> params`. It is given a `jax.ShapeDtypeStruct` for `x`.
@@ -159,12 +160,15 @@ def check_carry(carry: Any, initial: Any) -> Any:
     """A carry with the dtypes of the initial one.
 
     Raises:
-      ShapeError: if it has another structure or other shapes.
+      ShapeError: if it has another structure or other shapes, or complex numbers in place of real ones.
     """
     same = jax.tree.structure(carry) == jax.tree.structure(initial)
-    pairs = zip(jax.tree.leaves(carry), jax.tree.leaves(initial), strict=False)
+    pairs = list(zip(jax.tree.leaves(carry), jax.tree.leaves(initial), strict=False))
+    remedy = "Make it with initial_carry(params, x)."
     if not same or any(jnp.shape(given) != wanted.shape for given, wanted in pairs):
-        raise ShapeError(f"a carry {shape_of(initial)}", shape_of(carry), "Make it with initial_carry(params, x).")
+        raise ShapeError(f"a carry {shape_of(initial)}", shape_of(carry), remedy)
+    if any(jnp.iscomplexobj(given) and not jnp.iscomplexobj(wanted) for given, wanted in pairs):
+        raise ShapeError("a carry of real numbers", "complex ones", remedy)
     return jax.tree.map(lambda given, wanted: jnp.asarray(given, wanted.dtype), carry, initial)
 
 
@@ -244,7 +248,9 @@ class _Init(_Part):
 
     def __call__(self, key: jax.Array, x: Any) -> Any:
         with naming(self.cell, root=True):
-            return self.cell.parts.init(key, struct(x))
+            x = struct(x)
+            check_real(x)
+            return self.cell.parts.init(key, x)
 
 
 class _InitialCarry(_Part):
@@ -252,7 +258,9 @@ class _InitialCarry(_Part):
 
     def __call__(self, params: Any, x: Any) -> Any:
         with naming(self.cell, root=True):
-            return self.cell.parts.initial_carry(params, jnp.asarray(x))
+            x = jnp.asarray(x)
+            check_real(x)
+            return self.cell.parts.initial_carry(params, x)
 
 
 class _Step(_Part):
@@ -262,6 +270,7 @@ class _Step(_Part):
         parts = self.cell.parts
         with naming(self.cell, root=True):
             x = jnp.asarray(x)
+            check_real(x)
             return parts.step(params, check_carry(carry, jax.eval_shape(parts.initial_carry, params, x)), x)
 
 

@@ -43,8 +43,8 @@ def conv(
       dilation: distance between the elements of a window, for each axis or for all.
       groups: the channels are split into so many groups that do not see each other.
       bias: whether `b` is added.
-      w_init: `winit_kernel(key, shape, dtype) -> w`.
-      b_init: `binit_kernel(key, shape, dtype) -> b`.
+      w_init: `w_init(key, shape, dtype) -> w`.
+      b_init: `b_init(key, shape, dtype) -> b`.
     Returns:
       A net from `[..., *spatial, in]` to `[..., *spatial, features]` with float32 params
       `{"w": [*kernel, in / groups, features], "b": [features]}`.
@@ -99,8 +99,8 @@ def depthwise_conv(
       padding: as for `conv`.
       dilation: as for `conv`.
       bias: whether `b` is added.
-      w_init: `winit_kernel(key, shape, dtype) -> w`.
-      b_init: `binit_kernel(key, shape, dtype) -> b`.
+      w_init: `w_init(key, shape, dtype) -> w`.
+      b_init: `b_init(key, shape, dtype) -> b`.
     Returns:
       A net from `[..., *spatial, in]` to `[..., *spatial, in * multiplier]` with float32 params
       `{"w": [*kernel, 1, in * multiplier], "b": [in * multiplier]}`.
@@ -159,8 +159,8 @@ def separable_conv(
       padding: as for `conv`.
       dilation: as for `conv`.
       bias: whether `b` is added, after the linear map.
-      w_init: `winit_kernel(key, shape, dtype) -> w`, of both.
-      b_init: `binit_kernel(key, shape, dtype) -> b`.
+      w_init: `w_init(key, shape, dtype) -> w`, of both.
+      b_init: `b_init(key, shape, dtype) -> b`.
     Returns:
       A net from `[..., *spatial, in]` to `[..., *spatial, features]` with float32 params
       `{"depthwise": {"w": [*kernel, 1, in * multiplier]},
@@ -182,7 +182,7 @@ def separable_conv(
     mix = conv(features, (1,) * len(sizes), bias=bias, w_init=w_init, b_init=b_init)
 
     @define
-    def body(x, *, depthwise=each, pointwise=mix):
+    def body(x: jax.Array, *, depthwise=each, pointwise=mix):
         return pointwise(depthwise(x))
 
     return body

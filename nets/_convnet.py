@@ -42,7 +42,7 @@ def convnet(channels: tuple[int, ...], hidden: int, num_classes: int, *, drop_ra
 
     @define
     def body(
-        x,
+        x: jax.Array,
         *,
         convs=[conv(features, 3) for features in channels],
         pool=max_pool(2),

@@ -52,7 +52,7 @@ def dcgan_generator(image_size: int, channels: int, *, width: int = 64, kernel: 
 
     @define
     def body(
-        x,
+        x: jax.Array,
         *,
         project=linear(16 * sizes[0], bias=False, w_init=_W_INIT),
         norms=[batch_norm() for _ in sizes],
@@ -101,7 +101,7 @@ def dcgan_discriminator(image_size: int, *, width: int = 64, kernel: int = 4, sl
 
     @define
     def body(
-        x,
+        x: jax.Array,
         *,
         convs=[conv(size, kernel, stride=2, bias=place == 0, w_init=_W_INIT) for place, size in enumerate(sizes)],
         norms=[batch_norm() for _ in sizes[1:]],

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from ._check import at_least_float32, check_size, dtype_for
 from ._errors import NetError, ShapeError
+from ._moments import is_number
 from ._net import Net, layer
 
 
@@ -23,7 +24,7 @@ def dropout(rate: float, *, broadcast_axes: Sequence[int] = ()) -> Net:
       broadcast_axes: axes along which values are dropped together, counted from the last, which is -1: for
         images, `(-3, -2)` drops whole channels.
     Returns:
-      A net from `[...]` to the same, without parameters; it takes `key` in training.
+      A net from `[...]` to the same, without parameters; it takes `key` in training. Integers become floats.
     Raises:
       NetError: in training without a key.
       ShapeError: if the input has fewer axes than the broadcast ones need.
@@ -32,13 +33,16 @@ def dropout(rate: float, *, broadcast_axes: Sequence[int] = ()) -> Net:
     [2.0, 0.0, 2.0, 2.0]
     """
     _check_rate("dropout", rate)
-    if not all(isinstance(axis, int) and axis < 0 for axis in broadcast_axes):
+    given = broadcast_axes if isinstance(broadcast_axes, Sequence) else [None]
+    if not all(isinstance(axis, int) and axis < 0 for axis in given):
         raise ValueError(
-            f"dropout: expected broadcast_axes to be negative, counted from the last axis, -1, got {broadcast_axes!r}"
+            "dropout: expected broadcast_axes to be a tuple of negative integers, counted from the last axis, -1, "
+            f"got {broadcast_axes!r}"
         )
 
     def apply(params: dict, x: jax.Array, *, key: jax.Array | None, train: bool) -> jax.Array:
-        shape = list(jnp.shape(x))
+        x = _floating(x)
+        shape = list(x.shape)
         _check_rank(x, -min(broadcast_axes, default=0))
         for axis in broadcast_axes:
             shape[axis] = 1
@@ -60,7 +64,7 @@ def drop_path(rate: float, *, num_axes: int) -> Net:
       rate: the share that is dropped, in [0, 1).
       num_axes: how many trailing axes make an example: 3 for images, 2 for sequences, 1 for vectors.
     Returns:
-      A net from `[..., *example]` to the same, without parameters; it takes `key` in training.
+      A net from `[..., *example]` to the same, without parameters; it takes `key` in training. Integers become floats.
     Raises:
       NetError: in training without a key.
       ShapeError: if the input has fewer axes than an example.
@@ -72,8 +76,9 @@ def drop_path(rate: float, *, num_axes: int) -> Net:
     check_size("drop_path", "num_axes", num_axes)
 
     def apply(params: dict, x: jax.Array, *, key: jax.Array | None, train: bool) -> jax.Array:
+        x = _floating(x)
         _check_rank(x, num_axes)
-        shape = jnp.shape(x)[:-num_axes] + (1,) * num_axes
+        shape = x.shape[:-num_axes] + (1,) * num_axes
         return _kept_or_zero(x, rate, shape, key) if train and rate else x
 
     return Net(None, apply)
@@ -91,7 +96,7 @@ def alpha_dropout(rate: float) -> Net:
     Args:
       rate: the share that is dropped, in [0, 1).
     Returns:
-      A net from `[...]` to the same, without parameters; it takes `key` in training.
+      A net from `[...]` to the same, without parameters; it takes `key` in training. Integers become floats.
     Raises:
       NetError: in training without a key.
 
@@ -104,18 +109,23 @@ def alpha_dropout(rate: float) -> Net:
     shift = -scale * rate * least
 
     def apply(params: dict, x: jax.Array, *, key: jax.Array | None, train: bool) -> jax.Array:
-        x = jnp.asarray(x)
-        dtype = dtype_for(x)
+        x = _floating(x)
         if not train or rate == 0:
-            return x.astype(dtype)
-        kept = scale * x.astype(at_least_float32(dtype)) + shift
-        return jnp.where(_kept(rate, x.shape, key), kept, scale * least + shift).astype(dtype)
+            return x
+        kept = scale * x.astype(at_least_float32(x.dtype)) + shift
+        return jnp.where(_kept(rate, x.shape, key), kept, scale * least + shift).astype(x.dtype)
 
     return Net(None, apply)
 
 
 def _kept_or_zero(x: jax.Array, rate: float, shape: tuple[int, ...], key: jax.Array | None) -> jax.Array:
-    return jnp.where(_kept(rate, shape, key), x / (1 - rate), 0).astype(jnp.result_type(x))
+    return jnp.where(_kept(rate, shape, key), x / (1 - rate), 0).astype(x.dtype)
+
+
+def _floating(x: jax.Array) -> jax.Array:
+    """The input as an array; integers as floats, which can be scaled."""
+    x = jnp.asarray(x)
+    return x.astype(dtype_for(x))
 
 
 def _kept(rate: float, shape: tuple[int, ...], key: jax.Array | None) -> jax.Array:
@@ -125,10 +135,10 @@ def _kept(rate: float, shape: tuple[int, ...], key: jax.Array | None) -> jax.Arr
 
 
 def _check_rate(name: str, rate: float) -> None:
-    if not 0 <= rate < 1:
+    if not is_number(rate) or not 0 <= rate < 1:
         raise ValueError(f"{name}: expected rate, the share that is dropped, in [0, 1), got {rate!r}")
 
 
 def _check_rank(x: jax.Array, num_axes: int) -> None:
-    if jnp.ndim(x) < num_axes:
-        raise ShapeError(f"an input of at least {num_axes} axes", f"{jnp.shape(x)}")
+    if x.ndim < num_axes:
+        raise ShapeError(f"an input of at least {num_axes} axes", f"{x.shape}")

@@ -23,6 +23,7 @@ class Routing(NamedTuple):
     Attributes:
       load_loss: `[]`, to be added to the loss with a small factor: `num_experts * sum of share * mean of
         probability` over experts (Fedus et al. 2021, equation 4). It is 1 if all experts are chosen alike.
+        Without any token it is 0, as the others are.
       z_loss: `[]`, the mean squared `logsumexp` of the router's logits (Zoph et al. 2022,
         https://arxiv.org/abs/2202.08906): a small factor of it keeps them small.
       share: `[num_experts]`, each expert's share of all choices, dropped ones included; the sum is 1.
@@ -88,7 +89,7 @@ def mixture_of_experts(
 
     @define
     def mixture(
-        x,
+        x: jax.Array,
         *,
         router=linear(num_experts, bias=False, w_init=router_init),
         experts=ensemble(expert, num_experts, in_axes=in_axes),
@@ -96,8 +97,8 @@ def mixture_of_experts(
         x = jnp.asarray(x)
         if x.ndim < least or x.shape[-1] < 1:
             raise ShapeError(f"an input [..., {'tokens, ' * (least - 1)}features]", f"{x.shape}")
-        x = x.astype(dtype_for(x))
         logits = router(x.astype(at_least_float32(x.dtype)))
+        x = x.astype(dtype_for(x, logits))
         largest, indices = lax.top_k(logits, top_k)
         log_sum = jax.nn.logsumexp(largest if gates == "chosen" else logits, -1, keepdims=True)
         choices = jax.nn.one_hot(indices, num_experts, dtype=logits.dtype)
@@ -120,6 +121,8 @@ def _on_all(experts: Any, x: jax.Array, choices: jax.Array, weights: jax.Array) 
     """
     each = _vectors(experts(x), x.shape[:-1])
     weights = jnp.einsum("...k,...ke->...e", weights, choices)
+    # What an expert makes of a token that is not its own may be infinite, which zero times it is not.
+    each = jnp.where(jnp.moveaxis(choices.any(-2), -1, 0)[..., None], each, 0)
     y = jnp.einsum("...e,e...f->...f", weights, each.astype(weights.dtype))
     return y.astype(each.dtype), jnp.zeros((), weights.dtype)
 
@@ -140,14 +143,28 @@ def _on_chosen(
     """
     tokens, top_k, num_experts = choices.shape[-3:]
     room = min(math.ceil(factor * top_k * tokens / num_experts), tokens)
-    place = _places(choices.astype(jnp.int32))
-    slots = jax.nn.one_hot(place, room, dtype=x.dtype)
-    sent = jnp.einsum("...tke,...tkc->...tec", choices.astype(x.dtype), slots)
-    each = experts(jnp.einsum("...tec,...td->e...cd", sent, x))
-    each = _vectors(each, (*x.shape[:-2], room))
-    back = jnp.einsum("...tk,...tke,...tkc->...tec", weights, choices, slots.astype(weights.dtype))
-    y = jnp.einsum("...tec,e...cf->...tf", back, each.astype(weights.dtype))
-    return y.astype(each.dtype), 1 - (place < room).astype(weights.dtype).mean()
+    choices = choices.astype(jnp.int32)
+    place = _places(choices)
+    slots = jax.nn.one_hot(place, room, dtype=jnp.int32)
+    sent = jnp.einsum("...tke,...tkc->...tec", choices, slots)
+    # Rows are looked up, not summed with weights of 0 and 1: zero times what is infinite is not zero.
+    token = jnp.einsum("...tec,t->...ec", sent, jnp.arange(tokens))
+    given = _rows(x, token.reshape(*token.shape[:-2], num_experts * room))
+    given = jnp.where(sent.any(-3)[..., None], given.reshape(*token.shape, x.shape[-1]), 0)
+    each = _vectors(experts(jnp.moveaxis(given, -3, 0)), (*x.shape[:-2], room))
+    returned = jnp.moveaxis(each, 0, -3)
+    returned = returned.reshape(*returned.shape[:-3], num_experts * room, returned.shape[-1])
+    slot = jnp.minimum(jnp.argmax(choices, -1) * room + place, num_experts * room - 1)
+    back = _rows(returned, slot.reshape(*slot.shape[:-2], tokens * top_k)).reshape(*slot.shape, each.shape[-1])
+    kept = place < room
+    back = jnp.where(kept[..., None], back.astype(weights.dtype), 0)
+    y = jnp.einsum("...tk,...tkf->...tf", weights, back)
+    return y.astype(each.dtype), (~kept).sum(dtype=weights.dtype) / max(kept.size, 1)
+
+
+def _rows(table: jax.Array, indices: jax.Array) -> jax.Array:
+    """Rows of each table: `[..., num, features]` from `[..., rows, features]` and `[..., num]`."""
+    return jnp.take_along_axis(table, indices[..., None], -2, mode="fill")
 
 
 def _places(choices: jax.Array) -> jax.Array:
@@ -159,9 +176,12 @@ def _places(choices: jax.Array) -> jax.Array:
 
 
 def _routing(logits: jax.Array, choices: jax.Array, dropped: jax.Array) -> Routing:
-    share = choices.mean(range(choices.ndim - 1))
-    probability = jax.nn.softmax(logits).mean(range(logits.ndim - 1))
-    z_loss = jnp.square(jax.nn.logsumexp(logits, -1)).mean()
+    def mean(array: jax.Array, num_kept: int) -> jax.Array:
+        axes = tuple(range(array.ndim - num_kept))
+        return array.sum(axes) / max(math.prod(array.shape[: array.ndim - num_kept]), 1)
+
+    share, probability = mean(choices, 1), mean(jax.nn.softmax(logits), 1)
+    z_loss = mean(jnp.square(jax.nn.logsumexp(logits, -1)), 0)
     return Routing(logits.shape[-1] * jnp.sum(share * probability), z_loss, share, dropped)
 
 

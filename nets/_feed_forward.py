@@ -52,7 +52,7 @@ def feed_forward(
     project = projection(bias=bias, w_init=w_init, b_init=b_init)
 
     @define
-    def body(x, *, up=project, down=project, drop=dropout(drop_rate)):
+    def body(x: jax.Array, *, up=project, down=project, drop=dropout(drop_rate)):
         x = jnp.asarray(x)
         check_last_axis(x)
         hidden = drop(activation(up(x, sizes=(hidden_size or 4 * x.shape[-1],))))
@@ -100,7 +100,7 @@ def swiglu(
     project = projection(bias=bias, w_init=w_init, b_init=b_init)
 
     @define
-    def body(x, *, gate=project, up=project, down=project, drop=dropout(drop_rate)):
+    def body(x: jax.Array, *, gate=project, up=project, down=project, drop=dropout(drop_rate)):
         x = jnp.asarray(x)
         check_last_axis(x)
         gated = activation(gate(x, sizes=(hidden_size,))) * up(x, sizes=(hidden_size,))

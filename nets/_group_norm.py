@@ -39,7 +39,7 @@ def group_norm(
       `{"scale": [channels], "offset": [channels]}`.
     Raises:
       ShapeError: if the channels are not those that the parameters were made for, or no multiple of the
-        groups, or if axes are missing.
+        groups, or if axes are missing, or the input is complex.
 
     >>> net = group_norm(2, num_axes=0)
     >>> x = jnp.array([1.0, 3.0, 50.0, 50.0])
@@ -64,10 +64,11 @@ def group_norm(
         x = jnp.asarray(x)
         check_affine(params, x, 1, scale=scale, offset=offset)
         check(x)
-        grouped = x.reshape(*x.shape[:-1], num_groups, x.shape[-1] // num_groups)
+        dtype = dtype_for(x, *params.values())
+        grouped = x.astype(dtype).reshape(*x.shape[:-1], num_groups, x.shape[-1] // num_groups)
         centred, _, var = moments(grouped, (*range(-num_axes - 2, -2), -1))
         by_group = {name: array.reshape(num_groups, -1) for name, array in params.items()}
-        return affine(by_group, centred, var, eps, dtype_for(x)).reshape(x.shape)
+        return affine(by_group, centred, var, eps, dtype).reshape(x.shape)
 
     return Net(init if scale or offset else None, apply)
 
@@ -97,7 +98,8 @@ def instance_norm(
       A net from `[..., *spatial, channels]` to the same with float32 params
       `{"scale": [channels], "offset": [channels]}`.
     Raises:
-      ShapeError: if the channels are not those that the parameters were made for, or if axes are missing.
+      ShapeError: if the channels are not those that the parameters were made for, if axes are missing, or if
+        the input is complex.
 
     >>> net = instance_norm(num_axes=1)
     >>> x = jnp.array([[1.0, 50.0], [3.0, 50.0]])
@@ -116,7 +118,8 @@ def instance_norm(
         x = jnp.asarray(x)
         check_affine(params, x, 1, scale=scale, offset=offset)
         check_trailing(x, 1 + num_axes)
-        centred, _, var = moments(x, tuple(range(-num_axes - 1, -1)))
-        return affine(params, centred, var, eps, dtype_for(x))
+        dtype = dtype_for(x, *params.values())
+        centred, _, var = moments(x.astype(dtype), tuple(range(-num_axes - 1, -1)))
+        return affine(params, centred, var, eps, dtype)
 
     return Net(init if scale or offset else None, apply)

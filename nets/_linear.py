@@ -224,7 +224,7 @@ def mlp(
         raise ValueError("mlp: expected at least one size, got none")
 
     @define
-    def body(x, *, layers=[linear(size, w_init=w_init) for size in sizes]):
+    def body(x: jax.Array, *, layers=[linear(size, w_init=w_init) for size in sizes]):
         for hidden in layers[:-1]:
             x = activation(hidden(x))
         return layers[-1](x)

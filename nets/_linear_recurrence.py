@@ -124,7 +124,8 @@ def lru_cell(
         def normal(name: str, rows: int, columns: int, variance: float) -> jax.Array:
             return variance**0.5 * jax.random.normal(keys[name], (rows, columns), jnp.float32)
 
-        nu = jnp.log(-0.5 * jnp.log(uniform("nu", max(min_radius, 1e-3) ** 2, max_radius**2)))
+        inner = max(min_radius, min(1e-3, max_radius / 2))
+        nu = jnp.log(-0.5 * jnp.log(uniform("nu", inner**2, max_radius**2)))
         return {
             "nu": nu,
             "theta": jnp.log(uniform("theta", 1e-3 * max_phase, max_phase)),
@@ -142,7 +143,8 @@ def lru_cell(
         dtype = at_least_float32(dtype_for(xs, params["d"]))
         params = {name: leaf.astype(dtype) for name, leaf in params.items()}
         inputs = xs.astype(dtype)
-        b = lax.complex(inputs @ params["b_re"], inputs @ params["b_im"]) * jnp.exp(params["gamma"])
+        scale = jnp.exp(params["gamma"])
+        b = lax.complex(inputs @ params["b_re"] * scale, inputs @ params["b_im"] * scale)
         eigenvalues = jnp.exp(lax.complex(-jnp.exp(params["nu"]), jnp.exp(params["theta"])))
         return jnp.broadcast_to(eigenvalues, b.shape), b
 
@@ -174,12 +176,14 @@ def linear_cell(init: Callable[..., Any], recurrence: Callable[..., Any], read: 
 
     def scan(params: Any, carry: jax.Array, initial: jax.Array, xs: jax.Array, steps: Steps) -> tuple[Any, Any]:
         a, b = recurrence(params, xs)
-        if steps.reset is not None:
-            b = where(steps.reset, b + a * initial, b)
-            a = where(steps.reset, zeros_like(a), a)
+        reset = steps.reset
+        if reset is not None:
+            b = where(reset, b + a * initial, b)
+            a = where(reset, zeros_like(a), a)
         if steps.alive is not None:
             a, b = where(steps.alive, a, jnp.ones_like(a)), where(steps.alive, b, zeros_like(b))
-        hs = linear_scan(a, b, carry, steps.reverse, steps.unroll)
+            reset = None if reset is None else reset & steps.alive
+        hs = linear_scan(a, b, carry, steps.reverse, steps.unroll, reset)
         ys = read(params, hs, xs)
         ys = ys if steps.alive is None else jnp.where(over(steps.alive, ys.ndim), ys, 0)
         return hs[0 if steps.reverse else -1], ys
@@ -188,40 +192,56 @@ def linear_cell(init: Callable[..., Any], recurrence: Callable[..., Any], read: 
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(3, 4))
-def linear_scan(a: jax.Array, b: jax.Array, h: jax.Array, reverse: bool, unroll: int) -> jax.Array:
-    """All carries of `h = a h + b` over the first axis of `a` and `b`, from the last step if `reverse`."""
+def linear_scan(
+    a: jax.Array, b: jax.Array, h: jax.Array, reverse: bool, unroll: int, reset: jax.Array | None = None
+) -> jax.Array:
+    """All carries of `h = a h + b` over the first axis of `a` and `b`, from the last step if `reverse`.
+
+    Where `reset`, of leading axes of `a`, is true, `a` is to be 0, and nothing of `h` is taken, NaN included.
+    """
     scans = {"cpu": sequential, "default": associative}
-    return lax.platform_dependent(
-        a, b, h, **{name: functools.partial(scan, reverse=reverse, unroll=unroll) for name, scan in scans.items()}
-    )
+    chosen = {name: functools.partial(scan, reverse=reverse, unroll=unroll) for name, scan in scans.items()}
+    return lax.platform_dependent(a, b, h, reset, **chosen)
 
 
 @linear_scan.defjvp
 def _linear_scan_jvp(reverse: bool, unroll: int, primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
-    a, b, h = primals
-    da, db, dh = tangents
-    hs = linear_scan(a, b, h, reverse, unroll)
+    a, b, h, reset = primals
+    da, db, dh, _ = tangents
+    hs = linear_scan(a, b, h, reverse, unroll, reset)
     # The derivative is a scan of the same kind; that by `a`, a product for all steps, stays outside of it.
-    before = jnp.concatenate((hs[1:], h[None]) if reverse else (h[None], hs[:-1]))
-    return hs, linear_scan(a, da * before + db, dh, reverse, unroll)
+    before = _unless(reset, jnp.concatenate((hs[1:], h[None]) if reverse else (h[None], hs[:-1])))
+    return hs, linear_scan(a, da * before + db, dh, reverse, unroll, reset)
 
 
-def sequential(a: jax.Array, b: jax.Array, h: jax.Array, *, reverse: bool, unroll: int) -> jax.Array:
+def sequential(
+    a: jax.Array, b: jax.Array, h: jax.Array, reset: jax.Array | None = None, *, reverse: bool, unroll: int
+) -> jax.Array:
     """`linear_scan`, one step after the other."""
 
     def step(h: jax.Array, at: tuple) -> tuple[jax.Array, jax.Array]:
-        h = at[0] * h + at[1]
+        a, b, reset = at
+        h = a * _unless(reset, h) + b
         return h, h
 
-    return lax.scan(step, h, (a, b), reverse=reverse, unroll=unroll)[1]
+    return lax.scan(step, h, (a, b, reset), reverse=reverse, unroll=unroll)[1]
 
 
-def associative(a: jax.Array, b: jax.Array, h: jax.Array, *, reverse: bool, unroll: int) -> jax.Array:
+def associative(
+    a: jax.Array, b: jax.Array, h: jax.Array, reset: jax.Array | None = None, *, reverse: bool, unroll: int
+) -> jax.Array:
     """`linear_scan`, pairs of neighbours at a time; there is nothing to unroll."""
 
-    def compose(first: tuple, second: tuple) -> tuple[jax.Array, jax.Array]:
-        return first[0] * second[0], second[0] * first[1] + second[1]
+    def compose(first: tuple, second: tuple) -> tuple:
+        (a1, b1, reset1), (a2, b2, reset2) = first, second
+        either = None if reset2 is None else reset1 | reset2
+        return _unless(either, a1 * a2), a2 * _unless(reset2, b1) + b2, either
 
     first = -1 if reverse else 0
-    b = b.at[first].add(a[first] * h)
-    return lax.associative_scan(compose, (a, b), reverse=reverse)[1]
+    b = b.at[first].add(a[first] * _unless(None if reset is None else reset[first], h))
+    return lax.associative_scan(compose, (a, b, reset), reverse=reverse)[1]
+
+
+def _unless(reset: jax.Array | None, array: jax.Array) -> jax.Array:
+    """The array, 0 where `reset` is true: a product would keep NaN."""
+    return array if reset is None else where(reset, zeros_like(array), array)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from ._check import check_size
@@ -48,7 +49,7 @@ def lstm_lm(vocab_size: int, features: int, *, num_layers: int = 1, drop_rate: f
 
     @define
     def body(
-        ids,
+        ids: jax.Array,
         *,
         tokens=embed(vocab_size, features),
         layers=[rnn(lstm_cell(features), return_carry=True)] * num_layers,
@@ -71,9 +72,11 @@ def lstm_lm(vocab_size: int, features: int, *, num_layers: int = 1, drop_rate: f
 
 
 def _carries(cache: Any, num_layers: int) -> list:
-    if cache is None or isinstance(cache, int):
+    if cache is None or (isinstance(cache, int) and not isinstance(cache, bool) and cache > 0):
         return [None] * num_layers
     if not isinstance(cache, list | tuple) or len(cache) != num_layers:
         found = f"{len(cache)} of them" if isinstance(cache, list | tuple) else type(cache).__name__
-        raise NetError(f"a cache of {num_layers} carries, as the call before returned it", found)
+        found = repr(cache) if isinstance(cache, int) else found
+        wanted = f"a number above 0, or a cache of {num_layers} carries, as the call before returned it"
+        raise NetError(wanted, found)
     return list(cache)

@@ -1,5 +1,6 @@
 """Means and variances that are exact also where the mean is far larger than the spread, and what norms share."""
 
+import numbers
 from typing import Any
 
 import jax
@@ -76,15 +77,31 @@ def check_affine(params: dict, x: jax.Array, num_axes: int, **used: bool) -> Non
 
 
 def check_trailing(x: Any, num_axes: int, sizes: tuple[int, ...] | None = None) -> None:
-    """Refuses an input without so many trailing axes (of these sizes).
+    """Refuses an input of complex numbers, or without so many trailing axes (of these sizes).
 
     Raises:
-      ShapeError: with the shape that was given.
+      ShapeError: with the dtype or the shape that was given.
     """
+    check_real(x)
     trailing = tuple(x.shape[-num_axes:])
     if len(trailing) < num_axes or 0 in trailing or (sizes is not None and trailing != sizes):
         wanted = ["any"] * (num_axes - 1) + ["features"] if sizes is None else map(str, sizes)
         raise ShapeError(f"an input [..., {', '.join(wanted)}]", f"{tuple(x.shape)}")
+
+
+def check_real(x: Any) -> None:
+    """Refuses complex numbers.
+
+    Raises:
+      ShapeError: with the dtype and shape that were given.
+    """
+    if jnp.issubdtype(x.dtype, jnp.complexfloating):
+        raise ShapeError("an input of real numbers", f"{x.dtype} {tuple(x.shape)}")
+
+
+def is_number(given: Any) -> bool:
+    """Whether it is a real number, or an array, which may be one."""
+    return isinstance(given, numbers.Real) or hasattr(given, "dtype")
 
 
 def check_eps(name: str, eps: float) -> None:
@@ -93,5 +110,5 @@ def check_eps(name: str, eps: float) -> None:
     Raises:
       ValueError: naming the layer.
     """
-    if not eps > 0:
+    if not is_number(eps) or not eps > 0:
         raise ValueError(f"{name}: expected eps above 0, got {eps!r}")

@@ -22,6 +22,8 @@ def layer_norm(
 ) -> Net:
     """Brings the trailing axes of each example to mean 0 and variance 1, then scales and shifts them.
 
+    Squares are summed in at least float32: deviations above about `1e19 / sqrt(features)` overflow there.
+
     Source: Ba, Kiros, Hinton 2016, https://arxiv.org/abs/1607.06450, equation 3.
 
     Args:
@@ -35,7 +37,7 @@ def layer_norm(
       A net from `[..., features]` to the same with float32 params `{"scale": [features], "offset": [features]}`;
       with more axes than one, `features` stands for the sizes of all.
     Raises:
-      ShapeError: if the trailing axes are not those that the parameters were made for.
+      ShapeError: if the trailing axes are not those that the parameters were made for, or the input is complex.
 
     >>> net = layer_norm()
     >>> x = jnp.array([[1.0, 2.0, 3.0]])
@@ -53,8 +55,9 @@ def layer_norm(
     def apply(params: dict, x: jax.Array) -> jax.Array:
         x = jnp.asarray(x)
         check_affine(params, x, num_axes, scale=scale, offset=offset)
-        centred, _, var = moments(x, tuple(range(-num_axes, 0)))
-        return affine(params, centred, var, eps, dtype_for(x))
+        dtype = dtype_for(x, *params.values())
+        centred, _, var = moments(x.astype(dtype), tuple(range(-num_axes, 0)))
+        return affine(params, centred, var, eps, dtype)
 
     return Net(init if scale or offset else None, apply)
 
@@ -62,6 +65,8 @@ def layer_norm(
 @layer
 def rms_norm(*, num_axes: int = 1, eps: float = 1e-6, scale: bool = True, scale_init: Initializer = ones) -> Net:
     """Brings the mean square of the trailing axes of each example to 1, then scales them.
+
+    Squares are summed in at least float32: values above about `1e19 / sqrt(features)` overflow there.
 
     Source: Zhang, Sennrich 2019, https://arxiv.org/abs/1910.07467; `eps` is added to the mean square.
 
@@ -74,7 +79,7 @@ def rms_norm(*, num_axes: int = 1, eps: float = 1e-6, scale: bool = True, scale_
       A net from `[..., features]` to the same with float32 params `{"scale": [features]}`; with more axes than
       one, `features` stands for the sizes of all.
     Raises:
-      ShapeError: if the trailing axes are not those that the parameters were made for.
+      ShapeError: if the trailing axes are not those that the parameters were made for, or the input is complex.
 
     >>> net = rms_norm()
     >>> x = jnp.array([[4.0, 0.0, 0.0, 0.0]])
@@ -91,8 +96,9 @@ def rms_norm(*, num_axes: int = 1, eps: float = 1e-6, scale: bool = True, scale_
     def apply(params: dict, x: jax.Array) -> jax.Array:
         x = jnp.asarray(x)
         check_affine(params, x, num_axes, scale=scale)
-        wide = x.astype(at_least_float32(dtype_for(x)))
+        dtype = dtype_for(x, *params.values())
+        wide = x.astype(at_least_float32(dtype))
         square = jnp.square(wide).mean(tuple(range(-num_axes, 0)), keepdims=True)
-        return affine(params, wide, square, eps, dtype_for(x))
+        return affine(params, wide, square, eps, dtype)
 
     return Net(init if scale else None, apply)

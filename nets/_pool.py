@@ -12,6 +12,7 @@ import numpy as np
 from jax import lax
 
 from ._check import at_least_float32, check_spatial, check_windows, dtype_for
+from ._moments import check_real
 from ._net import Net, layer
 from ._windows import Padding, Sizes, Windows, batch_axes_of, one_batch_axis, per_axis, read_padding, read_sizes
 
@@ -32,7 +33,7 @@ def max_pool(window: Sizes, *, stride: Sizes | None = None, padding: Padding = "
     Returns:
       A net from `[..., *spatial, channels]` to the same with fewer positions, without parameters.
     Raises:
-      ShapeError: if the input has too few axes, or is smaller than a window.
+      ShapeError: if the input has too few axes, or is smaller than a window, or is complex.
 
     >>> max_pool(2)(jnp.ones((5, 8, 8, 3))).shape
     (5, 4, 4, 3)
@@ -56,7 +57,7 @@ def min_pool(window: Sizes, *, stride: Sizes | None = None, padding: Padding = "
     Returns:
       A net from `[..., *spatial, channels]` to the same with fewer positions, without parameters.
     Raises:
-      ShapeError: if the input has too few axes, or is smaller than a window.
+      ShapeError: if the input has too few axes, or is smaller than a window, or is complex.
 
     >>> min_pool((2,))(jnp.array([[3.0], [1.0], [2.0], [5.0]])).tolist()
     [[1.0], [2.0]]
@@ -99,7 +100,8 @@ def avg_pool(
         check_spatial(x, num)
         dtype = dtype_for(x)
         ones = jnp.ones((*x.shape[-num - 1 : -1], 1), at_least_float32(dtype))
-        counts = math.prod(windows.sizes) if count_padding else sums(ones)
+        # A window of nothing but padding has a mean of 0, and not 0 / 0.
+        counts = math.prod(windows.sizes) if count_padding else jnp.maximum(sums(ones), 1)
         return (sums(x.astype(ones.dtype)) / counts).astype(dtype)
 
     return Net(None, apply)
@@ -132,6 +134,7 @@ def _pads(shape: tuple[int, ...], windows: Windows) -> Any:
 
 def _extreme_pool(x: jax.Array, windows: Windows, better: Callable, wins: Callable) -> jax.Array:
     num = len(windows.sizes)
+    check_real(x)
     check_spatial(x, num)
     padded = any(map(any, _pads(x.shape[-num - 1 : -1], windows)))
     tiled = windows.strides == windows.sizes and not padded and math.prod(windows.sizes) <= _LARGEST_TILE

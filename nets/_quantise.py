@@ -71,10 +71,11 @@ def vector_quantise(num_codes: int, *, commitment: float = 0.25, w_init: Initial
         check_arrays(params, {"w": (num_codes, None)})
         x, w = jnp.asarray(x), params["w"]
         check_last_axis(x, w.shape[-1])
+        x = x.astype(dtype_for(x, w))
         codes = _nearest(x, w)
         moving = jnp.square(rows_of(w, codes) - lax.stop_gradient(_wide(x))).mean(-1)
         y, committed = _straight_through(x, w, codes)
-        return y, Quantisation(moving + commitment * committed, codes, _perplexity(_chosen(codes, num_codes).mean(0)))
+        return y, Quantisation(moving + commitment * committed, codes, _perplexity(_shares(_chosen(codes, num_codes))))
 
     return Net(init, apply)
 
@@ -92,12 +93,12 @@ def vector_quantise_ema(
     """Replaces each vector by the nearest code of a table that follows the vectors by moving averages.
 
     As `vector_quantise`, but the table is state, and only the second term of its loss is left. In training
-    each code becomes the mean of the vectors that became it, over moving averages without bias of their
-    number and their sum. The output is that of the table before.
+    each code that a vector of the batch became becomes the mean of all that did, over moving averages without
+    bias of their number and their sum; the others stay. The output is that of the table before.
 
     Source: van den Oord, Vinyals, Kavukcuoglu 2017, https://arxiv.org/abs/1711.00937, appendix A.1, with the
-    division and the `eps` of Haiku's `VectorQuantizerEMA`; there a code that no vector ever became turns to
-    zero at the first step, here it stays as it is.
+    division and the `eps` of Haiku's `VectorQuantizerEMA`; there a code that no vector becomes any more turns to
+    zero as its number falls below `eps`, and one that none ever became does so at the first step.
 
     Args:
       num_codes: how many codes there are.
@@ -142,10 +143,11 @@ def vector_quantise_ema(
         x = jnp.asarray(x)
         check_last_axis(x, state["w"].shape[-1])
         check_arrays(state, shapes(x.shape[-1]), "state")
+        x = x.astype(dtype_for(x, state["w"]))
         codes = _nearest(x, state["w"])
         y, committed = _straight_through(x, state["w"], codes)
         chosen = _chosen(codes, num_codes)
-        shares = chosen.mean(0)
+        shares = _shares(chosen)
         if train:
             shares = shares if axis_name is None else lax.pmean(shares, axis_name)
             state = _followed(state, chosen, lax.stop_gradient(_wide(x)), decay, eps, axis_name)
@@ -184,7 +186,7 @@ def _followed(
     average = debiased(after)
     number, total = average["number"], average["sum"]
     smoothed = (number + eps) / (number.sum() + len(number) * eps) * number.sum()
-    w = jnp.where(number[:, None] > 0, total / smoothed[:, None], state["w"])
+    w = jnp.where(new["number"][:, None] > 0, total / smoothed[:, None], state["w"])
     return {"w": w, **after["average"], "weight": after["weight"]}
 
 
@@ -197,6 +199,11 @@ def _sums(chosen: jax.Array, x: jax.Array) -> jax.Array:
 
 def _chosen(codes: jax.Array, num_codes: int) -> jax.Array:
     return jax.nn.one_hot(codes.reshape(-1), num_codes, dtype=jnp.float32)
+
+
+def _shares(chosen: jax.Array) -> jax.Array:
+    """The share of vectors that became each code: zeros where there are none."""
+    return chosen.sum(0) / max(len(chosen), 1)
 
 
 def _perplexity(shares: jax.Array) -> jax.Array:

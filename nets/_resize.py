@@ -16,6 +16,8 @@ from ._windows import Sizes, check_positions, read_sizes
 def flatten(num_axes: int = 3) -> Net:
     """Makes one axis of the last ones; three are those of an image.
 
+    Channels vary fastest. Torch's `Flatten` of an image has them slowest; `convert` reorders what reads it.
+
     Args:
       num_axes: how many axes become one.
     Returns:

@@ -52,9 +52,9 @@ def resnet(depth: int, num_classes: int, *, version: int = 1, width: int = 64, s
     >>> sum(leaf.size for leaf in jax.tree.leaves(params))
     11689512
     """
-    if depth not in _BLOCKS:
+    if not isinstance(depth, int) or depth not in _BLOCKS:
         raise ValueError(f"resnet: expected depth to be one of {[*_BLOCKS]}, got {depth!r}")
-    if version not in (1, 2):
+    if isinstance(version, bool) or version not in (1, 2):
         raise ValueError(f"resnet: expected version to be 1 or 2, got {version!r}")
     check_size("resnet", "num_classes", num_classes)
     check_size("resnet", "width", width)
@@ -69,7 +69,7 @@ def resnet(depth: int, num_classes: int, *, version: int = 1, width: int = 64, s
 
     @define
     def body(
-        x,
+        x: jax.Array,
         *,
         stem=_stem(width, small_images),
         stages=[[block(stage, place) for place in range(num)] for stage, num in enumerate(_BLOCKS[depth])],
@@ -93,7 +93,7 @@ def residual_block(features: int, stride: int, *, deep: bool, project: bool) -> 
     shortcut = serial(conv=across, norm=batch_norm()) if project else serial()
 
     @define
-    def body(x, *, convs=convs, norms=[batch_norm() for _ in convs], shortcut=shortcut):
+    def body(x: jax.Array, *, convs=convs, norms=[batch_norm() for _ in convs], shortcut=shortcut):
         y = norms[0](convs[0](x))
         for each, norm in zip(convs[1:], norms[1:], strict=True):
             y = norm(each(jax.nn.relu(y)))
@@ -114,7 +114,7 @@ def preactivated_block(features: int, stride: int, *, deep: bool, project: bool,
     shortcut = serial(conv=across) if project else serial()
 
     @define
-    def body(x, *, norms=norms, convs=convs, shortcut=shortcut):
+    def body(x: jax.Array, *, norms=norms, convs=convs, shortcut=shortcut):
         active = x if first else jax.nn.relu(norms[0](x))
         y = convs[0](active)
         for each, norm in zip(convs[1:], norms[1:], strict=True):

@@ -4,12 +4,15 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 
 from ._cell import Cell, Steps, check_batched, check_carry, check_cell, over, where, zeros_like
 from ._check import check_children, check_size, spatial_axes
 from ._core import within
-from ._errors import ShapeError, shape_of
+from ._errors import NetError, ShapeError, shape_of
 from ._keys import child_key
+from ._moments import check_real
 from ._net import Net, layer
 
 
@@ -21,7 +24,8 @@ def rnn(cell: Cell, *, reverse: bool = False, unroll: int = 1, return_carry: boo
 
     - `lengths`, integers `[...]`: how many steps of each sequence are real, 0 included. Outputs and gradients
       past the end are exactly 0, whatever stands there, NaN included; the carry returned is the one at each
-      sequence's own end. In reverse, a sequence begins at its own end.
+      sequence's own end. In reverse, a sequence begins at its own end. Lengths that are traced are not looked at:
+      there one below 0 is 0, and one above the steps that there are is all of them.
     - `reset`, booleans `[..., time]`: where true, the carry is set to the cell's initial carry before that step.
     - `carry`: the carry to begin with, in place of the cell's initial one.
 
@@ -34,8 +38,9 @@ def rnn(cell: Cell, *, reverse: bool = False, unroll: int = 1, return_carry: boo
       A net from `[..., time, features]` to `[..., time, features]` (for a cell over images, time stands before
       their axes) with the cell's params. Derivatives of all orders exist, in forward and in reverse mode.
     Raises:
-      ShapeError: if an input does not fit the cell or has no time step, or `lengths`, `reset` or `carry` do not
-        fit the input.
+      ShapeError: if an input does not fit the cell, is complex or has no time step, or `lengths`, `reset` or
+        `carry` do not fit the input.
+      NetError: if a length is below 0 or above the number of steps.
 
     >>> net = rnn(lstm_cell(4), return_carry=True)
     >>> x = jnp.ones((2, 5, 3))
@@ -155,8 +160,9 @@ def _one_step(cell: Cell, x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
     """The shape of one time step of a sequence.
 
     Raises:
-      ShapeError: if there is no time axis, or no step on it.
+      ShapeError: if there is no time axis, or no step on it, or the numbers are complex.
     """
+    check_real(x)
     axis = len(x.shape) - cell.parts.num_axes - 1
     if axis < 0 or x.shape[axis] < 1:
         raise ShapeError(f"an input {_axes(cell.parts.num_axes)} of at least one step", f"{tuple(x.shape)}")
@@ -178,6 +184,7 @@ def _time_first(cell: Cell, x: Any, lengths: Any, reset: Any) -> tuple[jax.Array
     alive = None
     if lengths is not None:
         lengths = _mask("lengths", lengths, jnp.integer, batch)
+        _check_lengths(lengths, xs.shape[0])
         alive = over(jnp.arange(xs.shape[0]), 1 + lengths.ndim) < lengths
         # Zeros in place of what stands past the end: the derivative of a step at NaN would be NaN times zero.
         xs = where(alive, xs, zeros_like(xs))
@@ -192,6 +199,15 @@ def _mask(name: str, given: Any, kind: Any, shape: tuple[int, ...]) -> jax.Array
         words = "booleans" if kind is jnp.bool_ else "integers"
         raise ShapeError(f"{name} {shape} of {words}", f"{array.dtype} {array.shape}")
     return array
+
+
+def _check_lengths(lengths: jax.Array, num_steps: int) -> None:
+    if isinstance(lengths, Tracer) or not lengths.is_fully_addressable:
+        return
+    given = np.asarray(lengths)
+    wrong = given[(given < 0) | (given > num_steps)]
+    if wrong.size:
+        raise NetError(f"lengths from 0 to {num_steps}, the number of steps", f"{wrong[0]}")
 
 
 def _through(cell: Cell, params: Any, carry: Any, xs: jax.Array, steps: Steps) -> tuple[Any, Any]:

@@ -82,7 +82,7 @@ def transformer_block(
 
     @define
     def body(
-        x,
+        x: jax.Array,
         *,
         attn_norm=norm,
         attn=heads,
@@ -193,7 +193,7 @@ def transformer(
 
     @define
     def body(
-        ids,
+        ids: jax.Array,
         *,
         tokens=embed(vocab_size, features),
         positions=serial() if max_length is None else learned_positions(max_length),

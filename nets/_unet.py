@@ -44,11 +44,15 @@ def unet(features: int, *, channels: tuple[int, ...] = (64, 128, 256, 512, 1024)
     """
     check_size("unet", "features", features)
     check_sizes("unet", "channels", channels)
+    if not callable(norm):
+        raise TypeError(
+            f"unet: expected norm to be a network, such as group_norm(8), or serial() for none, got {norm!r}"
+        )
     outward = channels[-2::-1]
 
     @define
     def body(
-        x,
+        x: jax.Array,
         *,
         pool=max_pool(2),
         encoder=[_level(size, norm) for size in channels],

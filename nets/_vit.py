@@ -10,7 +10,6 @@ from ._combine import serial
 from ._define import define, param
 from ._dropout import dropout
 from ._errors import ShapeError
-from ._feed_forward import feed_forward
 from ._initializers import normal, zeros
 from ._keys import child_key
 from ._linear import linear
@@ -28,8 +27,8 @@ def vit(
     features: int,
     num_layers: int,
     num_heads: int,
-    mlp: Net = feed_forward(),
-    norm: Net = layer_norm(eps=1e-6),
+    mlp: Net | None = None,
+    norm: Net | None = None,
     pool: Literal["token", "mean"] = "token",
     drop_rate: float = 0.0,
 ) -> Net:
@@ -48,7 +47,7 @@ def vit(
       num_layers: how many blocks, one scan over their stacked params.
       num_heads: as for `attention`.
       mlp: as for `transformer_block`. By default GELU is approximated by tanh.
-      norm: as for `transformer_block`; also applied after the last block.
+      norm: as for `transformer_block`, but `layer_norm(eps=1e-6)` unless given; also applied after the last block.
       pool: what the head sees, "token" or "mean".
       drop_rate: as for `transformer_block`; also of the first vectors.
     Returns:
@@ -71,12 +70,13 @@ def vit(
         check_size("vit", name, size)
     if features % num_heads:
         raise ValueError(f"vit: expected features to be a multiple of num_heads = {num_heads}, got {features}")
+    norm = layer_norm(eps=1e-6) if norm is None else norm
     if pool not in ("token", "mean"):
         raise ValueError(f"vit: expected pool to be 'token' or 'mean', got {pool!r}")
 
     @define
     def body(
-        x,
+        x: jax.Array,
         *,
         embed=linear(features),
         token=param((features,), zeros) if pool == "token" else serial(),
@@ -88,7 +88,7 @@ def vit(
     ):
         x = embed(_patches(x, patch))
         if pool == "token":
-            x = jnp.concatenate([jnp.zeros_like(x[..., :1, :]) + token.astype(x.dtype), x], -2)
+            x = jnp.concatenate([jnp.zeros_like(x[..., :1, :]) + jnp.asarray(token, x.dtype), x], -2)
         x = blocks(drop(positions(x)))
         return head(norm(x[..., 0, :]) if pool == "token" else norm(x).mean(-2))
 

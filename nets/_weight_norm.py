@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -15,12 +15,15 @@ from ._errors import NetError, shape_of
 from ._keys import key_at
 from ._moments import check_eps
 from ._net import Net, StatefulNet, layer, net_from
-from ._paths import matching, paths_of
+from ._paths import paths_of
+from ._weight_axes import Axes, layout_of
 from ._wrap import check_net
 
 
 @layer
-def weight_norm(net: Net, *patterns: str, num_stacked: int = 0) -> Net:
+def weight_norm(
+    net: Net, *patterns: str, num_stacked: int = 0, num_outputs: int = 1, transposed: str | Sequence[str] = ()
+) -> Net:
     """Learns the length and the direction of weights apart: `w = g * v / |v|`, a length for each output.
 
     At first the network is the one that it wraps, with the same key.
@@ -29,15 +32,20 @@ def weight_norm(net: Net, *patterns: str, num_stacked: int = 0) -> Net:
 
     Args:
       net: the network.
-      *patterns: paths of weights, whose last axis is that of outputs; `"**/w"` unless given.
-      num_stacked: how many leading axes of a weight run over networks, as those in `repeat` do; each has
-        lengths of its own.
+      *patterns: paths of weights; `"**/w"` unless given.
+      num_stacked: how many leading axes of a weight run over networks, as those in `repeat` and `ensemble` do;
+        each has lengths of its own.
+      num_outputs: how many trailing axes of a weight are outputs: 2 for the `q`, `k` and `v` of attention, which
+        are `[in, heads, head_size]`, as many as it makes for `linear_general`.
+      transposed: paths of weights among them that end in `[outputs, in]`: those of `conv_transpose`, unless made
+        with `transpose_kernel=False`.
     Returns:
       A net with params `{"net": the network's, with v in place of w, "g": {path: g}}`, the paths as nested
-      dicts, and each g of the shape of its weight with 1 for every axis but the stacked and the last.
+      dicts, and each g of the shape of its weight with 1 for every axis but the stacked and the outputs.
     Raises:
       ValueError: if a pattern matches no path, with the paths that there are.
-      NetError: if a matching array has too few axes.
+      NetError: if a matching array has too few axes, is stacked deeper than `num_stacked`, or is one of
+        `conv_transpose` that `transposed` does not name.
 
     >>> net = weight_norm(mlp(8, 2))
     >>> params = net.init(jax.random.key(0), jnp.ones(3))
@@ -45,30 +53,29 @@ def weight_norm(net: Net, *patterns: str, num_stacked: int = 0) -> Net:
     {'layers': {'0': {'w': (1, 8)}, '1': {'w': (1, 2)}}}
     """
     check_net("weight_norm", net)
-    check_size("weight_norm", "num_stacked", num_stacked, at_least=0)
-    weights = functools.partial(_weights, "weight_norm", patterns or ("**/w",), num_stacked)
+    layout = layout_of("weight_norm", patterns, num_stacked, num_outputs, transposed)
 
     def core_trace(inputs: tuple, options: Options) -> tuple[Any, Callable, dict[str, Plan]]:
         with within(net, "net"):
             outputs, planned = trace(net, inputs, options)
-        weights(planned.shapes[0])
+        layout.check(planned)
 
         def build(key: jax.Array) -> tuple[Any, Any]:
             params, state = planned.build(key)
-            found = weights(params)
-            lengths = {path: _length(w, num_stacked) for path, w in found.items()}
+            found = layout.weights(params)
+            lengths = {path: _length(w, axes) for path, (w, axes) in found.items()}
             # An output of zeros has no direction of its own; with one, its length can grow.
-            directions = {path: jnp.where(lengths[path] > 0, w, 1) for path, w in found.items()}
+            directions = {path: jnp.where(lengths[path] > 0, w, 1) for path, (w, _) in found.items()}
             return {"net": _replaced(params, directions), "g": _nested(lengths)}, state
 
         return outputs, build, {"net": planned}
 
     def core_apply(params: Any, state: Any, inputs: tuple, options: Options) -> tuple[Any, Any]:
         check_children(params, ("net", "g"))
-        found = weights(params["net"])
+        found = layout.weights(params["net"])
         lengths = paths_of(params["g"])
-        check_arrays(lengths, {path: _length_shape(v, num_stacked) for path, v in found.items()})
-        made = {path: _with_length(v, lengths[path], num_stacked) for path, v in found.items()}
+        check_arrays(lengths, {path: _length_shape(v, axes) for path, (v, axes) in found.items()})
+        made = {path: _with_length(v, lengths[path], axes) for path, (v, axes) in found.items()}
         with within(net, "net"):
             return run(net, _replaced(params["net"], made), state, inputs, options)
 
@@ -77,11 +84,17 @@ def weight_norm(net: Net, *patterns: str, num_stacked: int = 0) -> Net:
 
 @layer
 def spectral_norm(
-    net: Net, *patterns: str, num_steps: int = 1, eps: float = 1e-12, num_stacked: int = 0
+    net: Net,
+    *patterns: str,
+    num_steps: int = 1,
+    eps: float = 1e-12,
+    num_stacked: int = 0,
+    num_outputs: int = 1,
+    transposed: str | Sequence[str] = (),
 ) -> StatefulNet:
     """Divides weights by their largest singular value, as power iteration estimates it from step to step.
 
-    A weight is a matrix from all axes but the last to the last. In training its two singular vectors move
+    A weight is a matrix from all its other axes to those of outputs. In training its two singular vectors move
     `num_steps` iterations on; otherwise they stay. They start 15 iterations from random ones. Gradients see
     the vectors as constants.
 
@@ -89,17 +102,18 @@ def spectral_norm(
 
     Args:
       net: the network.
-      *patterns: paths of weights, whose last axis is that of outputs; `"**/w"` unless given.
+      *patterns: paths of weights; `"**/w"` unless given.
       num_steps: iterations at each application in training, at least 1.
       eps: the least length that a vector is divided by.
-      num_stacked: how many leading axes of a weight run over networks, as those in `repeat` do; each has a
-        singular value of its own.
+      num_stacked: as for `weight_norm`; each has a singular value of its own.
+      num_outputs: as for `weight_norm`.
+      transposed: as for `weight_norm`.
     Returns:
       A stateful net with the network's own params, and state `{"vectors": {path: {"u": [*stacked, out], "v":
       [*stacked, in]}}}`, the paths as nested dicts, beside the network's own state as `"net"` where it has any.
     Raises:
       ValueError: if a pattern matches no path, with the paths that there are.
-      NetError: if a matching array has too few axes.
+      NetError: as for `weight_norm`.
 
     >>> net = spectral_norm(linear(3, bias=False))
     >>> x = jnp.eye(4)
@@ -110,19 +124,18 @@ def spectral_norm(
     """
     check_net("spectral_norm", net)
     check_size("spectral_norm", "num_steps", num_steps)
-    check_size("spectral_norm", "num_stacked", num_stacked, at_least=0)
     check_eps("spectral_norm", eps)
-    weights = functools.partial(_weights, "spectral_norm", patterns or ("**/w",), num_stacked)
+    layout = layout_of("spectral_norm", patterns, num_stacked, num_outputs, transposed)
 
     def core_trace(inputs: tuple, options: Options) -> tuple[Any, Callable, dict[str, Plan]]:
         outputs, planned = trace(net, inputs, options)
-        weights(planned.shapes[0])
+        layout.check(planned)
 
         def build(key: jax.Array) -> tuple[Any, Any]:
             params, state = planned.build(key)
             made = {}
-            for path, w in weights(params).items():
-                matrix = _matrix(w, num_stacked)
+            for path, (w, axes) in layout.weights(params).items():
+                matrix = _matrix(w, axes)
                 place = key_at(key, ("vectors", *path.split("/")))
                 made[path] = _settled(matrix, jax.random.normal(place, matrix[..., 0, :].shape, matrix.dtype), eps)
             return params, {"vectors": _nested(made)} | ({"net": state} if net.core.stateful else {})
@@ -130,54 +143,47 @@ def spectral_norm(
         return outputs, build, planned.children
 
     def core_apply(params: Any, state: Any, inputs: tuple, options: Options) -> tuple[Any, Any]:
-        found = weights(params)
-        matrices = {path: _matrix(w, num_stacked) for path, w in found.items()}
+        found = layout.weights(params)
+        matrices = {path: _matrix(w, axes) for path, (w, axes) in found.items()}
         vectors = _check_vectors(state, matrices, net.core.stateful)
         if options.train:
             vectors = {path: _iterated(matrices[path], vectors[path]["u"], num_steps, eps) for path in matrices}
         values = {path: _singular_value(matrices[path], vectors[path]) for path in found}
-        made = {path: (matrices[path] / values[path]).reshape(w.shape).astype(w.dtype) for path, w in found.items()}
+        made = {path: _weight(matrices[path] / values[path], w, axes) for path, (w, axes) in found.items()}
         outputs, inner = run(net, _replaced(params, made), state.get("net", {}), inputs, options)
         after = {"vectors": _nested(vectors) if options.train else state["vectors"]}
         return outputs, after | ({"net": inner} if "net" in state else {})
 
-    return net_from(net.core._replace(apply=core_apply, init=None, trace=core_trace, stateful=True), None)
+    core = net.core._replace(apply=core_apply, init=None, trace=core_trace, stateful=True)
+    return net_from(core, None)  # pyright: ignore[reportReturnType]
 
 
-def _weights(name: str, patterns: tuple[str, ...], num_stacked: int, params: Any) -> dict[str, Any]:
-    """The arrays that match, by path."""
-    leaves = paths_of(params)
-    found = {path: leaves[path] for path in sorted(matching(leaves, patterns, name))}
-    for path, w in found.items():
-        if w.ndim < num_stacked + 2 or not jnp.issubdtype(w.dtype, jnp.floating):
-            stacked = f"{num_stacked} stacked axes, " if num_stacked else ""
-            raise NetError(
-                f"{path} to be a weight with {stacked}at least one axis of inputs, and one of outputs",
-                f"{w.dtype} {tuple(w.shape)}",
-                "Say which arrays are weights by patterns of paths.",
-            )
-    return found
+def _length(w: jax.Array, axes: Axes) -> jax.Array:
+    return jnp.sqrt(jnp.square(w.astype(at_least_float32(w.dtype))).sum(axes.inputs, keepdims=True)).astype(w.dtype)
 
 
-def _length(w: jax.Array, num_stacked: int) -> jax.Array:
-    axes = tuple(range(num_stacked, w.ndim - 1))
-    return jnp.sqrt(jnp.square(w.astype(at_least_float32(w.dtype))).sum(axes, keepdims=True)).astype(w.dtype)
+def _length_shape(w: Any, axes: Axes) -> tuple[int, ...]:
+    return tuple(1 if axis in axes.inputs else size for axis, size in enumerate(w.shape))
 
 
-def _length_shape(w: Any, num_stacked: int) -> tuple[int, ...]:
-    return (*w.shape[:num_stacked], *(1,) * (w.ndim - 1 - num_stacked), w.shape[-1])
-
-
-def _with_length(v: jax.Array, length: jax.Array, num_stacked: int) -> jax.Array:
+def _with_length(v: jax.Array, length: jax.Array, axes: Axes) -> jax.Array:
     wide = v.astype(at_least_float32(v.dtype))
-    square = jnp.square(wide).sum(tuple(range(num_stacked, v.ndim - 1)), keepdims=True)
+    square = jnp.square(wide).sum(axes.inputs, keepdims=True)
     return (wide * (length * lax.rsqrt(jnp.where(square > 0, square, 1)))).astype(v.dtype)
 
 
-def _matrix(w: jax.Array, num_stacked: int) -> jax.Array:
+def _matrix(w: jax.Array, axes: Axes) -> jax.Array:
     """A weight as `[*stacked, in, out]`."""
-    stacked, (*rows, columns) = w.shape[:num_stacked], w.shape[num_stacked:]
-    return w.astype(at_least_float32(w.dtype)).reshape(*stacked, math.prod(rows), columns)
+    sizes = [[w.shape[axis] for axis in group] for group in axes]
+    ordered = w.astype(at_least_float32(w.dtype)).transpose((*axes.stacked, *axes.inputs, *axes.outputs))
+    return ordered.reshape(*sizes[0], math.prod(sizes[1]), math.prod(sizes[2]))
+
+
+def _weight(matrix: jax.Array, like: jax.Array, axes: Axes) -> jax.Array:
+    """The inverse of `_matrix`."""
+    order = (*axes.stacked, *axes.inputs, *axes.outputs)
+    ordered = matrix.reshape([like.shape[axis] for axis in order])
+    return ordered.transpose([order.index(axis) for axis in range(like.ndim)]).astype(like.dtype)
 
 
 def _settled(matrix: jax.Array, u: jax.Array, eps: float) -> dict[str, jax.Array]:

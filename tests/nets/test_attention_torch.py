@@ -14,8 +14,6 @@ from renga import nets
 from .kit import KEY, floats, values
 from .test_attention import value_and_grads
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
-
 X, MEMORY = values(floats(2, 5, 6) + floats(2, 7, 4))
 
 

@@ -17,8 +17,6 @@ from .kit import floats, values
 
 KEY = jax.random.key(0)
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
-
 
 def made(net: nets.Net, x: jax.Array) -> Any:
     """Params of the network's own structure, none of them zero or one."""

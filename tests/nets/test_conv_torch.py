@@ -11,8 +11,6 @@ from renga import nets
 from .kit import floats, values
 from .test_first_torch import assert_parity, channels_first, channels_last
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
-
 TRANSPOSED = {
     "one axis": ((3,), {}, (2, 5, 4)),
     "one axis, strided": ((4,), {"stride": 3, "padding": 2, "output_padding": 2}, (2, 5, 4)),

@@ -15,8 +15,6 @@ from .kit import KEY, floats, outputs, values, variables
 from .made import Made, cast, loss_of, make, over, split
 from .registry import FAMILIES, NETS
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
-
 OTHERS: dict[str, tuple[nets.Net, tuple[int, ...]]] = functools.reduce(
     lambda found, family: found | getattr(family, "DERIVATIVES", {}), FAMILIES, {}
 )

@@ -88,4 +88,13 @@ def test_half_precision_and_integers_keep_their_kind():
         x = jnp.ones((8, 8), dtype)
         for net in (nets.dropout(0.5), nets.drop_path(0.5, num_axes=1), nets.alpha_dropout(0.5)):
             assert net(x, key=KEY, train=True).dtype == dtype
-    assert nets.alpha_dropout(0.5)(jnp.arange(3)).dtype == jnp.float32
+    assert nets.alpha_dropout(0.5)(jnp.arange(3), train=False).dtype == jnp.float32
+
+
+@pytest.mark.parametrize("net", [nets.dropout(0.5), nets.drop_path(0.5, num_axes=1), nets.alpha_dropout(0.5)], ids=str)
+def test_integers_are_dropped_and_scaled_as_floats(net: nets.Net):
+    x = np.arange(12).reshape(4, 3)
+    for key in (None, jax.random.key(1)):
+        y = net(x, key=key, train=key is not None)
+        assert isinstance(y, jax.Array)
+        np.testing.assert_array_equal(y, net(x.astype(np.float32), key=key, train=key is not None))

@@ -10,8 +10,6 @@ import pytest
 from .kit import KEY, variables
 from .made import Made, cast, distance, is_float, over
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
-
 
 def dtypes(tree: Any) -> set[str]:
     """Of the floating leaves."""

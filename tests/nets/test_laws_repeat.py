@@ -12,8 +12,6 @@ from renga import nets
 from .kit import KEY, variables
 from .made import Made, split
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
-
 
 def in_turn(net: nets.Net, collects: bool) -> nets.Net:
     """What `serial(net, net)` is, for networks with further inputs and outputs."""

@@ -14,8 +14,6 @@ from renga import nets
 from .kit import KEY, variables
 from .made import Made, make, over
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
-
 Batch = tuple[int, ...]
 
 

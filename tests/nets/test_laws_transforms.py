@@ -14,8 +14,6 @@ from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 from .kit import KEY
 from .made import Made, loss_of, over
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
-
 
 def assert_close(tree: Any, other: Any) -> None:
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), tree, other)

@@ -13,8 +13,6 @@ from renga import nets
 
 from .kit import KEY, floats, values
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
-
 
 def weights_like(net: nets.Net, *inputs: jax.Array) -> Any:
     """Params of the network's own structure, none of them zero or one."""

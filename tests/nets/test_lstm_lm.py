@@ -9,7 +9,6 @@ from renga import nets
 
 from .kit import KEY, integers, values
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
 NET = nets.lstm_lm(5, 8, num_layers=2)
 (IDS,) = values(integers(2, 6))
 PARAMS = NET.init(KEY, IDS)

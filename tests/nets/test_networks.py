@@ -12,8 +12,6 @@ from renga import nets
 
 from .kit import floats, values
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
-
 
 def shapes(net: nets.Net, *shape: int) -> Any:
     """Shapes of what `init` makes."""

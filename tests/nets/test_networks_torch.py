@@ -14,8 +14,6 @@ from torch import nn
 
 from renga import nets
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
-
 
 class Block(nn.Module):
     """torchvision's BasicBlock for kernels (3, 3), its Bottleneck for (1, 3, 1)."""

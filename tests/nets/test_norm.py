@@ -15,8 +15,6 @@ from renga import nets
 from .kit import floats, outputs, values, variables
 from .test_parity import haiku, init
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
-
 KEY = jax.random.key(0)
 FAR = {
     "layer_norm": (nets.layer_norm(), (-1,), (16, 512)),
@@ -215,3 +213,29 @@ def test_batch_norm_with_a_mask_over_a_mapped_axis_equals_that_over_the_batch():
     )
     expected = whole.apply(params, state, x, mask=mask, train=True)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), jax.jit(apply)(x, mask), expected)
+
+
+@pytest.mark.parametrize("axis_name", [None, "shards"])
+def test_a_batch_in_which_nothing_counts_leaves_the_statistics_of_batch_norm(axis_name: str | None):
+    net, (x,) = nets.batch_norm(axis_name=axis_name), values(floats(2, 4, 3))
+    params, state = net.init(KEY, x)
+    state = {"mean": state["mean"] + 2, "var": state["var"] + 2}
+
+    def after(x: jax.Array, mask: jax.Array | None) -> Any:
+        y, new = net.apply(params, state, x, mask=mask, train=True)
+        assert axis_name is not None or np.isfinite(y).all()
+        return new
+
+    apply = jax.vmap(after, axis_name=axis_name, out_axes=None) if axis_name else after
+    for given in ((x, jnp.zeros((2, 4), bool)), (x[:, :0], jnp.zeros((2, 0), bool)), (x[:, :0], None)):
+        jax.tree.map(np.testing.assert_array_equal, apply(*given), state)
+
+
+def test_integers_are_normalised_in_the_dtype_of_the_parameters():
+    with jax.enable_x64(True):
+        x = jnp.arange(2 * 4 * 4 * 6).reshape(2, 4, 4, 6)
+        for net in (nets.layer_norm(), nets.rms_norm(), nets.group_norm(2), nets.instance_norm(), nets.batch_norm()):
+            made = net.init(KEY, x)
+            made = made if isinstance(net, nets.StatefulNet) else (made,)
+            assert outputs(net, made, x, train=True).dtype == jnp.float32
+            assert outputs(net, made, x, train=False).dtype == jnp.float32

@@ -15,8 +15,6 @@ from renga import nets
 
 from .kit import floats, values
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
-
 NAN, INF = np.nan, np.inf
 TILED = {
     "one axis": ((3,), (2, 9, 3)),
@@ -225,3 +223,12 @@ def test_linear_upsample_keeps_ramps_inside_and_constants_everywhere():
     half = nets.upsample(3, method="linear")(jnp.full((4, 5, 2), 7, jnp.bfloat16))
     assert half.dtype == jnp.bfloat16
     np.testing.assert_array_equal(half, np.full((12, 15, 2), 7))
+
+
+def test_adaptive_avg_pool_needs_no_promotion_of_dtypes():
+    with jax.numpy_dtype_promotion("strict"):
+        assert nets.adaptive_avg_pool((2,))(jnp.array([[1.0], [2.0], [6.0]])).tolist() == [[1.5], [4.0]]
+
+
+def test_the_mean_of_a_window_of_nothing_but_padding_is_zero():
+    assert nets.avg_pool((2,), padding=1)(jnp.ones((0, 3))).tolist() == [[0, 0, 0]]

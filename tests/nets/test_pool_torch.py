@@ -13,8 +13,6 @@ from renga import nets
 from .kit import floats, values
 from .test_first_torch import assert_parity, channels_first, channels_last
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
-
 
 def of(function: Any, *args: Any, **options: Any) -> Any:
     """A peer without parameters."""

@@ -16,8 +16,6 @@ from renga import nets
 from .families.recurrent import leaky_cell, skipping, stacked
 from .kit import KEY, floats, values
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
-
 TIME, SIZE = 4, 3
 BATCHES = {"no axis": (), "one axis": (3,), "two axes": (2, 2)}
 CELLS: dict[str, tuple[nets.Cell, str, bool]] = {  # cell, batch axes, whether in reverse
@@ -302,3 +300,65 @@ def test_each_gate_of_u_is_orthogonal():
     u = nets.gru_cell(5).init(KEY, *floats(3))["u"]
     for gate in jnp.split(u, 3, axis=1):
         np.testing.assert_allclose(gate @ gate.T, np.eye(5), atol=1e-5)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("cell", [nets.lru_cell(2), nets.min_gru_cell(2), nets.gru_cell(2)], ids=str)
+def test_a_reset_forgets_a_carry_that_is_not_finite(cell: nets.Cell, reverse: bool):
+    net, (x,) = nets.rnn(cell, reverse=reverse), values(floats(4, 3))
+    params = net.init(KEY, x)
+    reset, broken, after = (jnp.arange(4) == 2, 1, slice(2, 4)) if not reverse else (jnp.arange(4) == 1, 2, slice(2))
+    y, pull = jax.vjp(lambda x: net.apply(params, x, reset=reset)[after], x.at[broken].set(jnp.nan))
+    np.testing.assert_allclose(y, net.apply(params, x, reset=reset)[after], rtol=1e-5)
+    assert np.isfinite(pull(y)[0][after]).all()
+
+
+@pytest.mark.parametrize("cell", [nets.lru_cell(2), nets.min_gru_cell(2)], ids=str)
+def test_a_carry_that_is_reset_before_it_is_used_reaches_no_derivative(cell: nets.Cell):
+    net, (x,) = nets.rnn(cell), values(floats(4, 3))
+    params = net.init(KEY, x)
+    carry = cell.initial_carry(params, x[0]) + jnp.nan
+
+    def loss(params: Any, x: jax.Array, **options: Any) -> jax.Array:
+        return jnp.sum(net.apply(params, x, **options) ** 2)
+
+    found = jax.grad(loss, (0, 1))(params, x, carry=carry, reset=jnp.arange(4) == 0)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), found, jax.grad(loss, (0, 1))(params, x)
+    )
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_sequential_and_associative_scans_with_resets_are_equal(reverse: bool):
+    from renga.nets._linear_recurrence import associative, linear_scan, sequential
+
+    a, b, h = (normal(i, jax.ShapeDtypeStruct((7, 2, 3), "float32")) for i in range(3))
+    reset = np.arange(14).reshape(7, 2) % 3 == 1
+    a = np.where(reset[..., None], 0, a)
+    b[2, 0] = np.nan
+    results = []
+    for scan in (sequential, associative, lambda *g, reverse, unroll: linear_scan(*g[:3], reverse, unroll, g[3])):
+        hs, pull = jax.vjp(lambda a, b, h, scan=scan: scan(a, b, h, reset, reverse=reverse, unroll=1), a, b, h[0])
+        results.append((hs, pull(np.ones_like(hs))[1:]))
+    assert 0 < np.isnan(results[0][0]).sum() < 10
+    assert_close(results[0], results[1])
+    assert_close(results[2], results[1])
+
+
+def test_lengths_that_are_traced_are_clamped():
+    net, (x,) = nets.rnn(nets.min_gru_cell(3)), values(floats(2, 4, 3))
+    params = net.init(KEY, x)
+    y = jax.jit(lambda lengths: net.apply(params, x, lengths=lengths))(jnp.array([9, -1]))
+    assert_close(y, net.apply(params, x, lengths=jnp.array([4, 0])))
+
+
+def test_lru_begins_on_a_ring_close_to_zero():
+    params = nets.lru_cell(1000, min_radius=0.0, max_radius=1e-4).init(KEY, *floats(3))
+    radius = np.exp(-np.exp(params["nu"]))
+    assert 4.9e-5 <= radius.min() < radius.max() <= 1.01e-4
+
+
+def test_lru_needs_no_promotion_of_dtypes():
+    net, (x,) = nets.rnn(nets.lru_cell(3)), values(floats(4, 2))
+    with jax.numpy_dtype_promotion("strict"):
+        assert net.apply(net.init(KEY, x), x).shape == (4, 3)

@@ -14,8 +14,6 @@ from renga import nets
 
 from .kit import KEY, floats, values
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
-
 Peer = Callable[..., Any]
 IN, SIZE = 3, 4
 

@@ -13,8 +13,6 @@ from renga import nets
 
 from .kit import KEY, floats, values
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
-
 BATCH, TIME, IN, SIZE = 3, 5, 3, 4
 CELLS: dict[str, tuple[nets.Cell, type, dict]] = {
     "RNN": (nets.simple_cell(SIZE), torch.nn.RNN, {}),

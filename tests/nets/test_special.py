@@ -14,8 +14,6 @@ from renga import nets
 
 from .kit import KEY, floats, values
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
-
 
 def assert_close(ours: Any, theirs: Any, tolerance: float = 1e-5) -> None:
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance), ours, theirs)
@@ -354,3 +352,60 @@ def test_ema_in_half_precision_averages_in_single():
         _, state = net.apply({}, state, x, train=True)
     assert net.apply({}, state, x)[0].dtype == "bfloat16"
     np.testing.assert_allclose(state["average"], 1 - 0.999**3, rtol=1e-4)
+
+
+@nets.define
+def exploding(x: jax.Array, *, gain=nets.param((4, 1), nets.ones)):
+    """One number for each token; expert 1 makes infinity of what is above 80."""
+    return jnp.exp(x[..., :1] * jnp.asarray(gain)[0])
+
+
+@pytest.mark.parametrize("capacity_factor", [None, 1.0, 3.0])
+def test_an_expert_that_overflows_reaches_only_the_tokens_sent_to_it(capacity_factor: float | None):
+    net = nets.mixture_of_experts(exploding, 2, top_k=1, gates="all", capacity_factor=capacity_factor)
+    # Expert 0 has a gain of 0.01, and is sent the tokens whose second feature is 1.
+    x = jnp.array([[[100.0, 1, 0, 0], [90.0, 1, 0, 0], [1.0, 0, 1, 0], [1000.0, 0, 1, 0]]])
+    params = {"experts": {"gain": jnp.ones((2, 4, 1)).at[0].set(0.01)}, "router": {"w": jnp.eye(4)[:, 1:3]}}
+    y, routing = net.apply(params, x)
+    gate = math.e / (1 + math.e)
+    assert_close(y[0, :3, 0], gate * np.exp([1.0, 0.9, 1.0]))
+    assert np.isinf(y[0, 3, 0])
+    assert routing.dropped == 0
+    grads = jax.grad(lambda params: net.apply(params, x[:, :3])[0].sum())(params)
+    assert np.isfinite(grads["router"]["w"]).all()
+
+
+def test_an_expert_may_make_anything_of_room_that_is_left_over():
+    @nets.define
+    def inverse(x: jax.Array):
+        return 1 / x
+
+    net, (x,) = nets.mixture_of_experts(inverse, 3, capacity_factor=3.0), values(floats(2, 4, 5))
+    params = net.init(KEY, x)
+    assert_close(net.apply(params, x)[0], 1 / x, 1e-4)
+
+
+def test_the_routing_of_no_tokens_is_zero():
+    for capacity_factor, shape in ((None, (0, 5)), (1.0, (0, 4, 5)), (1.0, (2, 0, 5))):
+        net = nets.mixture_of_experts(nets.linear(3), 4, capacity_factor=capacity_factor)
+        y, routing = net.apply(net.init(KEY, jnp.ones((2, 4, 5))), jnp.ones(shape))
+        assert y.shape == (*shape[:-1], 3)
+        jax.tree.map(lambda leaf: np.testing.assert_array_equal(leaf, 0), routing)
+
+
+def test_a_code_that_goes_unused_stays():
+    net, codes = nets.vector_quantise_ema(2, decay=0.5), jnp.array([[1.0, 1.0], [9.0, 9.0]])
+    _, state = net.init(KEY, codes)
+    _, state = net.apply({}, state | {"w": codes}, codes, train=True)
+    for _ in range(60):
+        _, state = net.apply({}, state, codes[:1], train=True)
+    assert_close(state["w"], codes, 1e-3)
+
+
+def test_the_perplexity_of_no_codes_is_finite():
+    net, x = nets.vector_quantise_ema(2), jnp.ones((0, 3))
+    _, state = net.init(KEY, x)
+    (_, info), after = net.apply({}, state, x, train=True)
+    assert info.perplexity == 1
+    np.testing.assert_array_equal(after["w"], state["w"])
+    assert nets.vector_quantise(2).apply({"w": state["w"]}, x)[1].perplexity == 1

@@ -11,8 +11,6 @@ from renga import nets
 
 from .kit import KEY, floats, integers, values
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
-
 GPT = nets.transformer(11, 8, num_layers=3, num_heads=2, max_length=12)
 LLAMA = nets.transformer(
     11,
@@ -161,6 +159,29 @@ def test_one_prompt_and_one_token_are_enough_and_examples_may_be_mapped():
     mapped = jax.vmap(lambda ids, key: nets.generate(GPT, params, ids, 4, key=key))(IDS, keys)
     alone = [nets.generate(GPT, params, ids, 4, key=key) for ids, key in zip(IDS, keys, strict=True)]
     assert (mapped == jnp.stack(alone)).all()
+
+
+@pytest.mark.parametrize(
+    "temperature", [np.float32(0), jnp.float32(0), 1e-45, np.float32(1e-45), 1e-38, 1e-20], ids=repr
+)
+def test_a_temperature_of_zero_or_nearly_is_greedy_whatever_its_type(temperature: Any):
+    net, params = SHAPES["gpt"]
+    greedy = nets.generate(net, params, IDS, 5, temperature=0)
+    assert (nets.generate(net, params, IDS, 5, key=KEY, temperature=temperature) == greedy).all()
+    traced = jax.jit(lambda t: nets.generate(net, params, IDS, 5, key=KEY, temperature=t, top_k=5))
+    assert (traced(temperature) == greedy).all()
+
+
+def test_a_traced_top_p_of_zero_takes_the_most_likely_token():
+    net, params = SHAPES["gpt"]
+    found = jax.jit(lambda top_p: nets.generate(net, params, IDS, 5, key=KEY, top_p=top_p))(0.0)
+    assert (found == nets.generate(net, params, IDS, 5, temperature=0)).all()
+
+
+def test_the_last_token_needs_no_position():
+    net, params = SHAPES["gpt"]
+    full = nets.generate(net, params, IDS, 6, temperature=0)
+    assert (nets.generate(net, params, IDS, 5, temperature=0, max_length=IDS.shape[-1] + 4) == full[:, :5]).all()
 
 
 def constant(logits: Any) -> nets.Net:

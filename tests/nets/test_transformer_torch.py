@@ -14,8 +14,6 @@ from renga import nets
 
 from .kit import integers, values
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
-
 VOCAB, WIDTH, LAYERS, HEADS, KV_HEADS, LENGTH = 23, 16, 3, 4, 2, 12
 (IDS,) = values(integers(2, 9))
 

@@ -14,8 +14,6 @@ from renga import nets
 from .kit import floats, values
 from .test_parity import init
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
-
 KEY = jax.random.key(0)
 
 
@@ -180,3 +178,28 @@ def test_state_and_keys_of_the_network_inside_go_through():
     y, after = net.apply(params, state, x, key=KEY, train=True)
     assert (np.asarray(y) == 0).any()
     assert (after["net"]["batch_norm"]["mean"] != state["net"]["batch_norm"]["mean"]).all()
+
+
+def test_weights_of_several_output_axes_are_normalised_over_their_inputs():
+    net, (x,) = nets.linear_general((2, 4), bias=False), values(floats(3, 5))
+    params = nets.weight_norm(net, num_outputs=2).init(KEY, x)
+    np.testing.assert_allclose(params["g"]["w"], jnp.linalg.norm(params["net"]["w"], axis=0, keepdims=True), rtol=1e-6)
+    normed = nets.spectral_norm(net, num_outputs=2, num_steps=200)
+    y, _ = normed.apply(*normed.init(KEY, x), jnp.eye(5), train=True)
+    np.testing.assert_allclose(jnp.linalg.norm(y.reshape(5, 8), 2), 1, rtol=1e-4)
+
+
+def test_transposed_kernels_are_normalised_over_their_inputs():
+    (x,) = values(floats(2, 5, 5, 3))
+    made = {}
+    for transposed in (True, False):
+        net = nets.conv_transpose(4, 3, bias=False, transpose_kernel=transposed)
+        named = "w" if transposed else ()
+        weight = nets.weight_norm(net, transposed=named)
+        params = weight.init(KEY, x)
+        np.testing.assert_allclose(weight.apply(params, x), net.apply(net.init(KEY, x), x), rtol=1e-5, atol=1e-6)
+        spectral = nets.spectral_norm(net, num_steps=200, transposed=named)
+        y, _ = spectral.apply(*spectral.init(KEY, x), x, train=True)
+        made[transposed] = params["g"]["w"].ravel(), y
+    for ours, theirs in zip(*made.values(), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)

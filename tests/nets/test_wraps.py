@@ -10,7 +10,6 @@ from renga import nets
 from .families.combinators import noted, unit, unrolled
 from .kit import KEY, floats, outputs, values, variables
 
-pytestmark = pytest.mark.usefixtures("quick_compiler")
 (x,) = values(floats(4, 5))
 
 

@@ -574,12 +574,13 @@ ERRORS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         "generate: expected max_length to be an integer of at least 1, got 0",
     ),
     "generate, more than the cache holds": (
-        lambda: tokens_with(max_length=7),
+        lambda: tokens_with(max_length=6),
         ValueError,
-        "generate: expected a prompt and new tokens of at most 7 positions, which the cache has, got 5 + 3",
+        "generate: expected a prompt and new tokens but the last, which is not read, of at most 6 positions, which "
+        "the cache has, got 5 + 2",
     ),
     "generate, more than there are positions": (
-        lambda: nets.generate(gpt, made(gpt, ids), ids, 4, key=KEY),
+        lambda: nets.generate(gpt, made(gpt, ids), ids, 5, key=KEY),
         ShapeError,
         "transformer(7, 6, num_layers=2, num_heads=2, max_length=8): expected a cache of at most 8 "
         "positions, the learned ones, got 9.",
@@ -598,6 +599,31 @@ ERRORS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         lambda: tokens_with(top_p=1.5),
         ValueError,
         "generate: expected top_p in (0, 1], got 1.5",
+    ),
+    "generate, top_p of NumPy": (
+        lambda: tokens_with(top_p=np.float32(1.5)),
+        ValueError,
+        "generate: expected top_p in (0, 1], got np.float32(1.5)",
+    ),
+    "generate, temperature of NumPy": (
+        lambda: tokens_with(temperature=np.float32(-1.0)),
+        ValueError,
+        "generate: expected temperature of at least 0, got np.float32(-1.0)",
+    ),
+    "generate, no temperature": (
+        lambda: tokens_with(temperature=float("nan")),
+        ValueError,
+        "generate: expected temperature of at least 0, got nan",
+    ),
+    "generate, a number for a key": (
+        lambda: tokens_with(key=0),
+        TypeError,
+        "generate: expected a JAX random key, got 0. Make one with jax.random.key(0).",
+    ),
+    "generate, several keys": (
+        lambda: tokens_with(key=jax.random.split(KEY)),
+        TypeError,
+        "generate: expected a JAX random key, got key<fry>[2]. Make one with jax.random.key(0).",
     ),
     "generate, no key": (
         lambda: tokens_with(key=None),

@@ -359,4 +359,12 @@ ERRORS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         ValueError,
         "upsample: expected method to be 'nearest' or 'linear', got 'cubic'",
     ),
+    **{
+        f"{net!r}, complex numbers": (
+            lambda net=net: net(zeros(4, 4, 3, dtype="complex64")),
+            ShapeError,
+            f"{net!r}: expected an input of real numbers, got complex64 (4, 4, 3).",
+        )
+        for net in (nets.max_pool(2), nets.min_pool(3, padding=1), nets.adaptive_max_pool(2), nets.global_max_pool())
+    },
 }

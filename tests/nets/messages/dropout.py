@@ -19,12 +19,18 @@ NETS = {
     "drop_path(0.5, num_axes=1)": nets.drop_path(0.5, num_axes=1),
     "alpha_dropout(0.5)": nets.alpha_dropout(0.5),
 }
+AXES = "dropout: expected broadcast_axes to be a tuple of negative integers, counted from the last axis, -1"
 
 ERRORS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "dropout, broadcast axes": (
         lambda: nets.dropout(0.5, broadcast_axes=(-1, 0)),
         ValueError,
-        "dropout: expected broadcast_axes to be negative, counted from the last axis, -1, got (-1, 0)",
+        f"{AXES}, got (-1, 0)",
+    ),
+    "dropout, one broadcast axis": (
+        lambda: nets.dropout(0.5, broadcast_axes=-1),  # pyright: ignore[reportArgumentType]
+        ValueError,
+        f"{AXES}, got -1",
     ),
     "dropout, rank": (
         lambda: nets.dropout(0.5, broadcast_axes=(-1, -3))(rows, key=KEY, train=True),
@@ -43,11 +49,11 @@ ERRORS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     ),
 }
 for _name, _make in RATES.items():
-    for _rate in (1.0, -0.1):
+    for _rate in (1.0, -0.1, "0.5", None):
         ERRORS[f"{_name}, rate {_rate}"] = (
             lambda make=_make, rate=_rate: make(rate),
             ValueError,
-            f"{_name}: expected rate, the share that is dropped, in [0, 1), got {_rate}",
+            f"{_name}: expected rate, the share that is dropped, in [0, 1), got {_rate!r}",
         )
 for _name, _net in NETS.items():
     ERRORS[f"{_name}, no key"] = (

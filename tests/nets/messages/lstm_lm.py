@@ -6,6 +6,9 @@ from renga.nets import NetError, ShapeError
 from ..kit import KEY, applied, zeros
 
 net, ids = nets.lstm_lm(5, 4, num_layers=2), zeros(2, 3, dtype=int)
+CACHE = (
+    "lstm_lm(5, 4, num_layers=2): expected a number above 0, or a cache of 2 carries, as the call before returned it"
+)
 
 ERRORS = {
     "lstm_lm, ids that are no integers": (
@@ -21,12 +24,17 @@ ERRORS = {
     "lstm_lm, cache of another depth": (
         lambda: applied(net, (ids,), ids, cache=[zeros(2, 4)]),
         NetError,
-        "lstm_lm(5, 4, num_layers=2): expected a cache of 2 carries, as the call before returned it, got 1 of them.",
+        f"{CACHE}, got 1 of them.",
     ),
     "lstm_lm, no cache": (
         lambda: applied(net, (ids,), ids, cache=zeros(2, 4)),
         NetError,
-        "lstm_lm(5, 4, num_layers=2): expected a cache of 2 carries, as the call before returned it, got ndarray.",
+        f"{CACHE}, got ndarray.",
+    ),
+    "lstm_lm, a cache below 0": (
+        lambda: applied(net, (ids,), ids, cache=-3),
+        NetError,
+        f"{CACHE}, got -3.",
     ),
     "lstm_lm, vocabulary": (
         lambda: nets.lstm_lm(0, 4),

@@ -260,7 +260,7 @@ ERRORS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "unet, norm": (
         lambda: nets.unet(2, norm=3),  # pyright: ignore[reportArgumentType]
         TypeError,
-        "expected a network or a function, got 3",
+        "unet: expected norm to be a network, such as group_norm(8), or serial() for none, got 3",
     ),
     "vit, num_classes": (lambda: vit_with(num_classes=0), ValueError, f"vit: expected num_classes {SIZE}"),
     "vit, patch": (lambda: vit_with(patch=0), ValueError, f"vit: expected patch {SIZE}"),
@@ -326,5 +326,20 @@ ERRORS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         lambda: nets.dcgan_discriminator(8, kernel=0),
         ValueError,
         f"conv: expected kernel {SIZE}",
+    ),
+    "resnet, a list for depth": (
+        lambda: nets.resnet([18], 5),  # pyright: ignore[reportArgumentType]
+        ValueError,
+        "resnet: expected depth to be one of [18, 34, 50, 101, 152], got [18]",
+    ),
+    "resnet, a flag for version": (
+        lambda: nets.resnet(18, 5, version=True),
+        ValueError,
+        "resnet: expected version to be 1 or 2, got True",
+    ),
+    "unet, no norm": (
+        lambda: nets.unet(2, norm=None),  # pyright: ignore[reportArgumentType]
+        TypeError,
+        "unet: expected norm to be a network, such as group_norm(8), or serial() for none, got None",
     ),
 }

@@ -148,10 +148,31 @@ ERRORS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         ValueError,
         "batch_norm: expected decay_rate in [0, 1], got 1.5",
     ),
+    "batch_norm, no decay_rate": (
+        lambda: nets.batch_norm(decay_rate=None),  # pyright: ignore[reportArgumentType]
+        ValueError,
+        "batch_norm: expected decay_rate in [0, 1], got None",
+    ),
 }
 for _name, _make in EPS.items():
     ERRORS[f"{_name}, eps"] = (
         lambda make=_make: make(eps=0.0),
         ValueError,
         f"{_name}: expected eps above 0, got 0.0",
+    )
+    ERRORS[f"{_name}, no eps"] = (
+        lambda make=_make: make(eps=None),
+        ValueError,
+        f"{_name}: expected eps above 0, got None",
+    )
+for _name, _net in {"layer_norm": nets.layer_norm(), "rms_norm": rms, "group_norm": group, "batch_norm": batch}.items():
+    ERRORS[f"{_name}, complex numbers at init"] = (
+        lambda net=_net: net.init(KEY, images.astype("complex64")),
+        ShapeError,
+        f"{_net!r}: expected an input of real numbers, got complex64 (2, 4, 4, 6).",
+    )
+    ERRORS[f"{_name}, complex numbers"] = (
+        lambda net=_net: applied(net, (images,), images.astype("complex64")),
+        ShapeError,
+        f"{_net!r}: expected an input of real numbers, got complex64 (2, 4, 4, 6).",
     )

@@ -353,6 +353,31 @@ ERRORS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         "body/cell: expected a network, a list or dict of networks, or None as a keyword's default, got "
         "lstm_cell(4). Hyper-parameters belong to an enclosing function marked @layer.",
     ),
+    "rnn, complex numbers": (
+        lambda: applied(net, (sequence,), sequence.astype("complex64")),
+        ShapeError,
+        "rnn(lstm_cell(4)): expected an input of real numbers, got complex64 (2, 5, 3).",
+    ),
+    "lstm_cell, complex numbers": (
+        lambda: lstm.init(KEY, one.astype("complex64")),
+        ShapeError,
+        "lstm_cell(4): expected an input of real numbers, got complex64 (2, 3).",
+    ),
+    "rnn, a complex carry": (
+        lambda: applied(net, (sequence,), sequence, carry=(zeros(2, 4, dtype="complex64"),) * 2),
+        ShapeError,
+        "rnn(lstm_cell(4)): expected a carry of real numbers, got complex ones. Make it with initial_carry(params, x).",
+    ),
+    "rnn, a length above the number of steps": (
+        lambda: applied(net, (sequence,), sequence, lengths=np.array([5, 6])),
+        NetError,
+        "rnn(lstm_cell(4)): expected lengths from 0 to 5, the number of steps, got 6.",
+    ),
+    "rnn, a length below 0": (
+        lambda: applied(both, (sequence,), sequence, lengths=np.array([-1, 5])),
+        NetError,
+        f"{both!r}: expected lengths from 0 to 5, the number of steps, got -1.",
+    ),
 }
 
 

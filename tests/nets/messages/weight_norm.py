@@ -8,7 +8,7 @@ from renga.nets import NetError, ShapeError
 
 from ..kit import KEY, REMEDY, applied, params_of, zeros
 
-linear, rows = nets.linear(3), zeros(4, 5)
+linear, rows, turned = nets.linear(3), zeros(4, 5), nets.conv_transpose(4, 3)
 weight, spectral = nets.weight_norm(linear), nets.spectral_norm(linear)
 deep = nets.serial(nets.linear(4), nets.batch_norm())
 params = {"w": zeros(5, 3), "b": zeros(3)}
@@ -109,5 +109,29 @@ ERRORS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         lambda: nets.spectral_norm(linear, eps=0.0),
         ValueError,
         "spectral_norm: expected eps above 0, got 0.0",
+    ),
+    "weight_norm, transposed kernels": (
+        lambda: nets.weight_norm(nets.serial(turned)).init(KEY, zeros(2, 4, 4, 3)),
+        NetError,
+        f"weight_norm(serial({turned!r})): expected conv_transpose/w to end in the axes of inputs and outputs, got a "
+        f"kernel of {turned!r}, which ends in those of outputs and inputs. Pass transposed='conv_transpose/w', or "
+        "build the layer with transpose_kernel=False.",
+    ),
+    "weight_norm, repeated": (
+        lambda: nets.weight_norm(nets.serial(deeper=nets.repeat(nets.linear(5), 2))).init(KEY, rows),
+        NetError,
+        "weight_norm(serial(deeper=repeat(linear(5), 2))): expected deeper/w to have 0 stacked axes, got 1, of "
+        "repeat(linear(5), 2). Pass num_stacked=1, or choose weights outside of it by patterns of paths.",
+    ),
+    "spectral_norm, an ensemble of repeated ones": (
+        lambda: nets.spectral_norm(nets.ensemble(nets.repeat(nets.linear(5), 2), 3), num_stacked=1).init(KEY, rows),
+        NetError,
+        "spectral_norm(ensemble(repeat(linear(5), 2), 3), num_stacked=1): expected w to have 1 stacked axes, got 2, of "
+        "repeat(linear(5), 2). Pass num_stacked=2, or choose weights outside of it by patterns of paths.",
+    ),
+    "weight_norm, num_outputs": (
+        lambda: nets.weight_norm(linear, num_outputs=0),
+        ValueError,
+        "weight_norm: expected num_outputs to be an integer of at least 1, got 0",
     ),
 }
