@@ -8,9 +8,9 @@ from typing import Any
 import jax
 from jax.extend.core import Jaxpr, Literal
 
+from .._patterns import split
 from ._core import Plan
 from ._flops import Path, programs, scope
-from ._paths import split
 from ._summary import parts_of
 
 # What is shown of a body's own operations: those that bring values together, by their sign, and these.

@@ -8,13 +8,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from .._patterns import matching
 from ._check import check_arrays, check_children, check_size
 from ._core import Options, Plan, run, trace, within
 from ._errors import NetError
 from ._initializers import variance_scaling
 from ._keys import child_key, key_at
 from ._net import Net, layer, net_from
-from ._paths import matching, paths_of
+from ._paths import paths_of
 from ._stack import check_stacked
 from ._wrap import check_net
 

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-from ._paths import Path, at, entries, is_empty, join, matching, split
+from .._patterns import Path, matching, split
+from ._paths import at, entries, is_empty, join
 
 
 def mask_params(params: Any, *patterns: str) -> Any:

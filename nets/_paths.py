@@ -1,13 +1,11 @@
-"""Parameters by path: the flat form of nested parameters, and the one language of patterns."""
+"""Parameters by path: the flat form of nested parameters."""
 
-import difflib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from fnmatch import fnmatchcase
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import jax
 
-Path = tuple[str, ...]
+from .._patterns import Path, split
 
 
 def flatten_params(params: Any) -> dict[str, Any]:
@@ -43,40 +41,6 @@ def unflatten_params(flat: dict[str, Any], like: Any = None) -> Any:
     {'head': {'w': 1.0}, 'layers': [{'b': 2.0}, {}]}
     """
     return nested(flat, numbered_dicts(like))
-
-
-def matching(paths: Iterable[str], patterns: Sequence[str], what: str) -> set[str]:
-    """The paths that match a pattern.
-
-    Args:
-      paths: names joined by slashes.
-      patterns: the same with `*` and `?` for letters of one name, and `**` for any number of names.
-      what: who asks, as the error begins.
-    Raises:
-      ValueError: for a pattern that matches none, with the paths, close ones first.
-    """
-    paths, found = list(paths), set[str]()
-    for pattern in patterns:
-        if not isinstance(pattern, str):
-            raise TypeError(f"{what}: expected a pattern of paths, such as '**/w', got {pattern!r}")
-        matched = {path for path in paths if _fits(split(path), split(pattern))}
-        if not matched:
-            raise ValueError(
-                f"{what}: expected a pattern that matches a path, got {pattern!r}. {listed(paths, pattern)}"
-            )
-        found |= matched
-    return found
-
-
-def listed(paths: Iterable[str], wanted: str, most: int = 12) -> str:
-    """The paths in words, those close to `wanted` first."""
-
-    def closeness(path: str) -> float:
-        return difflib.SequenceMatcher(None, wanted.replace("*", ""), path, autojunk=False).ratio()
-
-    paths = sorted(paths, key=closeness, reverse=True)
-    more = f", and {len(paths) - most} more" if len(paths) > most else ""
-    return f"There are {', '.join(map(repr, paths[:most]))}{more}." if paths else "There are none."
 
 
 def paths_of(tree: Any) -> dict[str, Any]:
@@ -134,22 +98,9 @@ def _numbered(tree: Mapping[str, Any]) -> bool:
     return bool(tree) and all(name.isdecimal() for name in tree)
 
 
-def _fits(names: Path, wanted: Path) -> bool:
-    if not wanted:
-        return not names
-    if wanted[0] == "**":
-        return any(_fits(names[start:], wanted[1:]) for start in range(len(names) + 1))
-    return bool(names) and fnmatchcase(names[0], wanted[0]) and _fits(names[1:], wanted[1:])
-
-
 def is_empty(tree: Any) -> bool:
     """Whether it is a dict or list without entries."""
     return isinstance(tree, dict | list) and not tree
-
-
-def split(path: str) -> Path:
-    """The names of a path."""
-    return tuple(path.split("/")) if path else ()
 
 
 def join(path: str, name: str) -> str:

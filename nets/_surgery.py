@@ -7,8 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from .._patterns import listed
 from ._compare import Comparison, compare
-from ._paths import flatten_params, listed, nested, numbered_dicts, unflatten_params
+from ._paths import flatten_params, nested, numbered_dicts, unflatten_params
 
 
 def params_at(params: Any, path: str) -> Any:

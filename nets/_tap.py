@@ -11,8 +11,8 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
 
 from .._call import recording
+from .._patterns import matching
 from ._flops import Path, programs, scope
-from ._paths import matching
 
 _CALLS = frozenset({"closed_call", "core_call", "jit", "pjit"})
 _CUSTOM = frozenset({"custom_jvp_call", "custom_vjp_call"})

@@ -5,12 +5,13 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
+from .._patterns import matching
 from ._check import check_size
 from ._conv_transpose import conv_transpose
 from ._core import Plan
 from ._errors import NetError
 from ._net import Net
-from ._paths import join, matching, paths_of
+from ._paths import join, paths_of
 from ._stack import ensemble, repeat
 from ._wrap import cast, frozen, remat
 

@@ -7,9 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from .._patterns import matching
 from ._core import Options, Plan, run, trace
 from ._net import Net, layer, net_from
-from ._paths import matching, paths_of
+from ._paths import paths_of
 from ._sealed import sealed
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ..._patterns import matching
 from .._adaptive import adaptive_avg_pool, adaptive_max_pool
 from .._attention import attention
 from .._batch_norm import batch_norm
@@ -20,7 +21,7 @@ from .._einsum import einsum, linear_general
 from .._group_norm import group_norm, instance_norm
 from .._linear import bilinear, embed, linear, mlp
 from .._norm import layer_norm, rms_norm
-from .._paths import join, matching
+from .._paths import join
 from .._pool import avg_pool, max_pool, min_pool
 from .._positions import learned_positions
 from .._projection import projection

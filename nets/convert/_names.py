@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 
-from .._paths import listed
+from ..._patterns import listed
 from ._entry import ConvertError
 
 Names = Mapping[str, str] | Callable[[str], str] | None
