@@ -36,8 +36,12 @@ class Link(Recorded, optax.GradientTransformationExtraArgs):
         """Whether this link, or one that it holds, calls `grad_fn`."""
         if "grad_fn" in inspect.signature(self.update).parameters:
             return True
-        held = (self.call.args, self.call.kwargs) if self.call else ()
-        return any(link.evaluates_gradient for link in _links(held))
+        return any(link.evaluates_gradient for link in self.held)
+
+    @property
+    def held(self) -> Iterator["Link"]:
+        """The links among the arguments of the call that made it."""
+        return _links((self.call.args, self.call.kwargs) if self.call else ())
 
 
 def link(constructor: Callable[Args, optax.GradientTransformation], home: str | None = None) -> Callable[Args, Link]:
@@ -78,6 +82,70 @@ def check_not_negative(name: str, argument: str, value: Any) -> None:
     """
     if isinstance(value, int | float) and not value >= 0:
         raise ValueError(f"{name}: expected {argument} of at least 0, got {value!r}")
+
+
+def check_positive(name: str, argument: str, value: Any) -> None:
+    """Refuses a number that is not above 0; schedules and arrays are let through.
+
+    Raises:
+      ValueError: naming the link, the argument, and what was given.
+    """
+    if isinstance(value, int | float) and not value > 0:
+        raise ValueError(f"{name}: expected {argument} above 0, got {value!r}")
+
+
+def check_share(name: str, argument: str, value: Any, *, one: bool = False) -> None:
+    """Refuses a number that is not at least 0 and below 1, or with `one` at most 1; arrays are let through.
+
+    Raises:
+      ValueError: naming the link, the argument, and what was given.
+    """
+    if isinstance(value, int | float) and not (0 <= value < 1 or (one and value == 1)):
+        raise ValueError(
+            f"{name}: expected {argument} of at least 0 and {'at most' if one else 'below'} 1, got {value!r}"
+        )
+
+
+def check_count(name: str, argument: str, value: Any, *, at_least: int = 1) -> None:
+    """Refuses what is not an integer of at least so much.
+
+    Raises:
+      ValueError: naming the link, the argument, and what was given.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
+        raise ValueError(f"{name}: expected {argument} to be an integer of at least {at_least}, got {value!r}")
+
+
+def check_word(name: str, argument: str, value: Any, words: tuple[str, ...]) -> None:
+    """Refuses what is none of the words.
+
+    Raises:
+      ValueError: naming the link, the argument, and what was given.
+    """
+    if value not in words:
+        raise ValueError(f"{name}: expected {argument} {' or '.join(map(repr, words))}, got {value!r}")
+
+
+def check_link(name: str, argument: str, given: Any, *, evaluates: bool = True, remedy: str = "") -> Link:
+    """A chain to be wrapped, with extra arguments.
+
+    Args:
+      name: of the link that wraps it.
+      argument: its name there.
+      given: what was given.
+      evaluates: whether it may evaluate gradients itself.
+      remedy: what to write instead if it does.
+    Raises:
+      TypeError: if it is no gradient transformation.
+      ValueError: if it evaluates gradients and may not.
+    """
+    if not isinstance(given, optax.GradientTransformation):
+        raise TypeError(f"{name}: expected {argument} to be a link such as adam(1e-3), got {given!r}")
+    made = given if isinstance(given, Link) else Link(*optax.with_extra_args_support(given))
+    if not evaluates and made.evaluates_gradient:
+        remedy = remedy or f"The gradient that {name} finds would be discarded."
+        raise ValueError(f"{name}: expected {argument} without links that evaluate gradients, got {given!r}. {remedy}")
+    return made
 
 
 def at(value: Any, count: Any) -> Any:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from .._call import recording
+from ..optim import oracle
 from ._state import TrainState, check_link
 
 LossFn = Callable[..., Any]
@@ -57,17 +58,9 @@ def step(
             args = (params, state, batch, step_key) if stateful else (params, batch, step_key)
             return _parts(loss_fn(*args), state, has_aux, stateful)
 
-        # Optax's line searches refuse an argument that value_fn does not take, so it takes grad_fn.
-        def value_fn(own: Any, grad_fn: Any = None) -> jax.Array:
-            return full(_fill(own, params))[0]
-
-        def grad_fn(own: Any) -> Any:
-            return _punch(jax.grad(lambda params: full(params)[0])(_fill(own, params)), own)
-
-        (value, (new_state, metrics)), grads = jax.value_and_grad(full, has_aux=True)(params)
-        updates, opt_state = tx.update(
-            grads, opt_state, params, value=value, grad=grads, value_fn=value_fn, grad_fn=grad_fn
-        )
+        found = oracle(full, params, has_aux=True)
+        updates, opt_state = tx.update(found.grads, opt_state, params, **found.extra)
+        value, (new_state, metrics) = found.value, found.aux
         params = optax.apply_updates(params, updates)
         return TrainState(params, opt_state, new_state, count + 1, key), {"loss": value} | metrics
 
@@ -104,17 +97,3 @@ def _is_pair(value: Any) -> bool:
 
 def _got(result: Any) -> str:
     return f"got {jax.tree.map(jnp.shape, result)!r} (shapes)"
-
-
-def _is_hole(leaf: Any) -> bool:
-    return isinstance(leaf, optax.MaskedNode)
-
-
-def _fill(own: Any, params: Any) -> Any:
-    """A masked link's parameters, completed by those that it does not see."""
-    return jax.tree.map(lambda mine, all_of: all_of if _is_hole(mine) else mine, own, params, is_leaf=_is_hole)
-
-
-def _punch(grads: Any, own: Any) -> Any:
-    """Gradients of a masked link's parameters, with its holes."""
-    return jax.tree.map(lambda mine, grad: mine if _is_hole(mine) else grad, own, grads, is_leaf=_is_hole)
