@@ -1,39 +1,69 @@
-"""Links that step by the gradient at a point where the loss is worse: flat minima."""
+"""Links that step by the gradient at a point where the loss is worse: flat minima.
 
-from collections.abc import Callable
+Each is a perturbation, which says where to look, times a rule, which says what becomes of the gradient found there.
+"""
+
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax import lax
 
-from ._link import at, check_not_negative, link
+from ._link import at, check_count, check_not_negative, check_share, link
+from ._masks import matching_leaves
+from ._oracle import GradFn, need
+from ._trees import add, combine, dot, over, root, square, squared, wide
+
+Patterns = str | Sequence[str]
 
 
-class SamState(NamedTuple):
-    """State of `sam` with a schedule: how many updates it has made, `[]` of int32."""
+class SharpnessState(NamedTuple):
+    """State of `sam` and its kin.
+
+    Attributes:
+      step: updates made so far, `[]` of int32.
+      perturbation_norm: of the perturbation made last, l2, `[]` of float32.
+      memory: what the perturbation or the rule keeps from step to step; `()` for most.
+    """
 
     step: jax.Array
+    perturbation_norm: jax.Array
+    memory: Any
+
+
+class _Climb(NamedTuple):
+    """A perturbation before it is scaled: `rho * along / root(length)`."""
+
+    along: Any
+    length: jax.Array
 
 
 @link
-def sam(rho: optax.ScalarOrSchedule) -> optax.GradientTransformationExtraArgs:
+def sam(
+    rho: optax.ScalarOrSchedule, *, every: int = 1, exclude: Patterns = ()
+) -> optax.GradientTransformationExtraArgs:
     """Sharpness-aware minimisation: hands on the gradient at `params + rho * updates / norm(updates)`.
 
     The incoming updates, the gradient at `params` unless a link before this one changed it, only say where to
     look. What follows in the chain works on the gradient found there: `chain(sam(0.05), adam(1e-3))`. It costs
-    one more gradient a step, and holds no state unless `rho` is a schedule. A zero gradient gives a zero
-    perturbation. Loss, metrics and batch-norm state are those of the unperturbed pass.
+    one more gradient a step. A zero gradient gives a zero perturbation. Loss, metrics and batch-norm state are those
+    of the unperturbed pass. `chain(sam(0.05), accumulate(adam(1e-3), m))` perturbs each of `m` parts of a batch by
+    itself: m-SAM.
 
-    Source: Foret, Kleiner, Mobahi, Neyshabur 2021, https://arxiv.org/abs/2010.01412, equation 2 and algorithm 1.
+    Source: Foret, Kleiner, Mobahi, Neyshabur 2021, https://arxiv.org/abs/2010.01412, equation 2 and algorithm 1;
+    m-SAM, section 4.1.
 
     Args:
       rho: radius of the perturbation in the l2 norm over all parameters, at least 0; or a schedule of the step.
+      every: looks elsewhere in one of so many steps; in the others the updates go on as they are.
+      exclude: paths of parameters that are not perturbed, such as `("**/b", "**/scale")`.
     Returns:
       A link whose `update` needs `params` and the keyword `grad_fn: params -> grads`, the gradient on the same
-      batch and key.
+      batch and key. Its `SharpnessState` shows the norm of the perturbation.
     Raises:
-      ValueError: if `rho` is negative.
+      ValueError: if `rho` is negative or `every` below 1; from `init`, if a pattern matches no path.
       TypeError: from `update`, if `params` or `grad_fn` is missing.
 
     >>> tx = chain(sam(0.05), sgd(0.1))
@@ -43,46 +73,261 @@ def sam(rho: optax.ScalarOrSchedule) -> optax.GradientTransformationExtraArgs:
     >>> [round(step, 3) for step in updates.tolist()]
     [-0.606, -0.808]
     """
-    check_not_negative("sam", "rho", rho)
+    return _perturbed("sam", rho, _along_gradient, every=every, exclude=exclude)
 
-    def init(params: Any) -> Any:
-        return SamState(jnp.zeros((), jnp.int32)) if callable(rho) else optax.EmptyState()
+
+@link
+def asam(
+    rho: optax.ScalarOrSchedule,
+    *,
+    eta: optax.ScalarOrSchedule = 0.01,
+    every: int = 1,
+    exclude: Patterns = (),
+    unscaled: Patterns = (),
+) -> optax.GradientTransformationExtraArgs:
+    """Adaptive SAM: the perturbation `rho T^2 g / norm(T g)` with `T = |w| + eta` does not depend on scale.
+
+    Source: Kwon, Kim, Park, Choi 2021, https://arxiv.org/abs/2102.11600, algorithm 1. The authors'
+    program has `T = 1` for biases: `unscaled="**/b"`.
+
+    Args:
+      rho: radius, at least 0; or a schedule. The paper's are 0.5 to 1.
+      eta: added to the size of every weight, at least 0; or a schedule.
+      every: as for `sam`.
+      exclude: as for `sam`.
+      unscaled: paths of parameters with `T = 1`.
+    Returns:
+      A link as `sam`.
+    Raises:
+      ValueError: if `rho` or `eta` is negative or `every` below 1; from `init`, if a pattern matches no path.
+      TypeError: from `update`, if `params` or `grad_fn` is missing.
+
+    >>> asam(0.5, unscaled="**/b")
+    asam(0.5, unscaled='**/b')
+    """
+    check_not_negative("asam", "eta", eta)
+
+    def climb(step: jax.Array, params: Any, grads: Any, memory: Any) -> tuple[_Climb, Any]:
+        plain = matching_leaves("asam", params, unscaled)
+        scale = jax.tree.map(lambda w, ones: jnp.ones_like(w) if ones else jnp.abs(w) + at(eta, step), params, plain)
+        scaled = combine(lambda g, t: t * g, grads, scale)
+        return _Climb(combine(lambda g, t: t * g, scaled, scale), square(scaled)), memory
+
+    return _perturbed("asam", rho, climb, every=every, exclude=exclude, patterns=unscaled)
+
+
+@link
+def gsam(
+    rho: optax.ScalarOrSchedule, *, alpha: optax.ScalarOrSchedule, every: int = 1, exclude: Patterns = ()
+) -> optax.GradientTransformationExtraArgs:
+    """Surrogate-gap SAM: the gradient at the perturbed point, less `alpha` of the plain one across it.
+
+    The paper lets `rho` follow the learning rate: `rho = linear_schedule(...)` beside the same schedule of the rate.
+
+    Source: Zhuang et al. 2022, https://arxiv.org/abs/2203.08065, algorithm 1.
+
+    Args:
+      rho: radius, at least 0; or a schedule.
+      alpha: weight of the plain gradient's part across the perturbed one, at least 0; or a schedule.
+      every: as for `sam`.
+      exclude: as for `sam`.
+    Returns:
+      A link as `sam`.
+    Raises:
+      ValueError: if `rho` or `alpha` is negative or `every` below 1; from `init`, if a pattern matches no path.
+      TypeError: from `update`, if `params` or `grad_fn` is missing.
+
+    >>> gsam(0.05, alpha=0.4)
+    gsam(0.05, alpha=0.4)
+    """
+    check_not_negative("gsam", "alpha", alpha)
+
+    def rule(step: jax.Array, grads: Any, found: Any, memory: Any) -> tuple[Any, Any]:
+        share, weight = over(dot(found, grads), square(found)), at(alpha, step)
+        return combine(lambda p, g: p - weight * (g - share * p), found, grads), memory
+
+    return _perturbed("gsam", rho, _along_gradient, rule, every=every, exclude=exclude)
+
+
+@link
+def fisher_sam(
+    rho: optax.ScalarOrSchedule, *, eta: optax.ScalarOrSchedule = 1.0, every: int = 1, exclude: Patterns = ()
+) -> optax.GradientTransformationExtraArgs:
+    """SAM in a ball of the Fisher metric: `rho F^-1 g / root(g^T F^-1 g)`, `F^-1` being `1 / (1 + eta g^2)`.
+
+    Source: Kim, Li, Hu, Hospedales 2022, https://arxiv.org/abs/2206.04920, algorithm 1, with the squares of the batch's
+    gradient for the diagonal of `F`.
+
+    Args:
+      rho: radius, at least 0; or a schedule.
+      eta: weight of the metric, at least 0; or a schedule. 0 is `sam`.
+      every: as for `sam`.
+      exclude: as for `sam`.
+    Returns:
+      A link as `sam`.
+    Raises:
+      ValueError: if `rho` or `eta` is negative or `every` below 1; from `init`, if a pattern matches no path.
+      TypeError: from `update`, if `params` or `grad_fn` is missing.
+
+    >>> fisher_sam(0.1)
+    fisher_sam(0.1)
+    """
+    check_not_negative("fisher_sam", "eta", eta)
+
+    def climb(step: jax.Array, params: Any, grads: Any, memory: Any) -> tuple[_Climb, Any]:
+        along = combine(lambda g: g / (1 + at(eta, step) * squared(wide(g))), grads)
+        return _Climb(along, dot(grads, along)), memory
+
+    return _perturbed("fisher_sam", rho, climb, every=every, exclude=exclude)
+
+
+@link
+def friendly_sam(
+    rho: optax.ScalarOrSchedule,
+    *,
+    sigma: optax.ScalarOrSchedule = 1.0,
+    decay: optax.ScalarOrSchedule = 0.95,
+    every: int = 1,
+    exclude: Patterns = (),
+) -> optax.GradientTransformationExtraArgs:
+    """Friendly SAM: climbs along what is new in the gradient, `g - sigma m`, `m` being the mean of those before.
+
+    At the first step it climbs along the gradient.
+
+    Source: Li et al. 2024, https://arxiv.org/abs/2403.12350, algorithm 1; the first step and `decay` are those of
+    the authors' program.
+
+    Args:
+      rho: radius, at least 0; or a schedule.
+      sigma: how much of the mean is taken off, at least 0; or a schedule. 0 is `sam`.
+      decay: of the mean, between 0 and 1; or a schedule.
+      every: as for `sam`; the mean moves at every step.
+      exclude: as for `sam`.
+    Returns:
+      A link as `sam`; it holds one copy of the parameters' size.
+    Raises:
+      ValueError: if `rho` or `sigma` is negative, `every` below 1, or `decay` not at least 0 and at most 1; from
+        `init`, if a pattern matches no path.
+      TypeError: from `update`, if `params` or `grad_fn` is missing.
+
+    >>> friendly_sam(0.1)
+    friendly_sam(0.1)
+    """
+    check_not_negative("friendly_sam", "sigma", sigma)
+    check_share("friendly_sam", "decay", decay, one=True)
+
+    def climb(step: jax.Array, params: Any, grads: Any, memory: Any) -> tuple[_Climb, Any]:
+        mean, started = memory
+        # The mean begins as the first gradient.
+        taken, kept = (jnp.where(started, at(share, step), 0) for share in (sigma, decay))
+        along = combine(lambda g, m: g - taken * m, grads, mean)
+        moved = combine(lambda m, g: kept * m + (1 - kept) * g, mean, grads)
+        return _Climb(along, square(along)), (moved, jnp.ones_like(started))
+
+    def begin(params: Any) -> Any:
+        return optax.tree.zeros_like(params), jnp.zeros((), bool)
+
+    return _perturbed("friendly_sam", rho, climb, every=every, exclude=exclude, begin=begin)
+
+
+@link
+def look_sam(
+    rho: optax.ScalarOrSchedule, *, every: int = 5, alpha: optax.ScalarOrSchedule = 0.5, exclude: Patterns = ()
+) -> optax.GradientTransformationExtraArgs:
+    """SAM in one of `every` steps; the others go on along the part that it found across the plain gradient.
+
+    Source: Liu et al. 2022, https://arxiv.org/abs/2203.02714, algorithm 1, with norms over all parameters.
+
+    Args:
+      rho: radius, at least 0; or a schedule.
+      every: steps from one look to the next, at least 1; 1 is `sam`.
+      alpha: weight of the part that is used again, at least 0; or a schedule.
+      exclude: as for `sam`.
+    Returns:
+      A link as `sam`; it holds one copy of the parameters' size.
+    Raises:
+      ValueError: if `rho` or `alpha` is negative or `every` below 1; from `init`, if a pattern matches no path.
+      TypeError: from `update`, if `params` or `grad_fn` is missing.
+
+    >>> look_sam(0.1, every=4)
+    look_sam(0.1, every=4)
+    """
+    check_not_negative("look_sam", "alpha", alpha)
+
+    def rule(step: jax.Array, grads: Any, found: Any, memory: Any) -> tuple[Any, Any]:
+        share = over(dot(grads, found), square(grads))
+        return found, combine(lambda m, g, p: p - share * g, memory, grads, found)
+
+    def between(step: jax.Array, grads: Any, memory: Any) -> Any:
+        factor = at(alpha, step) * over(root(square(grads)), root(square(memory)))
+        return combine(lambda g, m: g + factor * m, grads, memory)
+
+    return _perturbed(
+        "look_sam", rho, _along_gradient, rule, between, every=every, exclude=exclude, begin=optax.tree.zeros_like
+    )
+
+
+def _along_gradient(step: jax.Array, params: Any, grads: Any, memory: Any) -> tuple[_Climb, Any]:
+    return _Climb(grads, square(grads)), memory
+
+
+def _perturbed(
+    name: str,
+    rho: Any,
+    climb: Callable[[jax.Array, Any, Any, Any], tuple[_Climb, Any]],
+    rule: Callable[[jax.Array, Any, Any, Any], tuple[Any, Any]] = lambda step, grads, found, memory: (found, memory),
+    between: Callable[[jax.Array, Any, Any], Any] = lambda step, grads, memory: grads,
+    *,
+    every: int,
+    exclude: Patterns,
+    patterns: Patterns = (),
+    begin: Callable[[Any], Any] = lambda params: (),
+) -> optax.GradientTransformationExtraArgs:
+    """A link from its two parts.
+
+    Args:
+      name: of the link.
+      rho: radius; or a schedule.
+      climb: `(step, params, grads, memory) -> (where to, memory)`, at every step.
+      rule: `(step, grads, gradient found, memory) -> (updates, memory)`, where the link looked elsewhere.
+      between: `(step, grads, memory) -> updates`, where it did not.
+      every: steps from one look to the next.
+      exclude: paths of parameters that are not perturbed.
+      patterns: other paths, which are to match too.
+      begin: `params -> memory`.
+    """
+    check_not_negative(name, "rho", rho)
+    check_count(name, "every", every)
+
+    def init(params: Any) -> SharpnessState:
+        for given in (exclude, patterns):
+            matching_leaves(name, params, given)
+        return SharpnessState(jnp.zeros((), jnp.int32), jnp.zeros((), jnp.float32), begin(params))
 
     def update(
-        updates: Any, state: Any, params: Any = None, *, grad_fn: Callable[[Any], Any] | None = None, **extra: Any
+        updates: Any, state: Any, params: Any = None, *, grad_fn: GradFn | None = None, **extra: Any
     ) -> tuple[Any, Any]:
-        grad_fn = need_oracle("sam", params, grad_fn)
-        count = state.step if callable(rho) else None
-        grads = grad_fn(_climb(params, updates, at(rho, count)))
-        return grads, state if count is None else SamState(jnp.asarray(optax.safe_increment(count)))
+        need(name, params=params, grad_fn=grad_fn)
+        step, _, memory = state
+        updates, params = jax.tree.map(jnp.asarray, (updates, params))  # NumPy's float64 is no constant of a branch
+        hidden = matching_leaves(name, params, exclude)
+        seen = jax.tree.map(lambda g, out: jnp.zeros_like(g) if out else g, updates, hidden)
+        (along, length), memory = climb(step, params, seen, memory)
+        radius = at(rho, step)
+
+        def look() -> tuple[Any, Any, jax.Array]:
+            factor = over(radius, root(length))
+            found = grad_fn(add(params, along, factor))  # pyright: ignore[reportOptionalCall]
+            given, kept = rule(step, updates, found, memory)
+            norm = jnp.asarray(factor * root(square(along)), jnp.float32)
+            return combine(lambda g, new: new, updates, given), kept, norm
+
+        if every == 1:
+            given, memory, norm = look()
+        else:
+            given, memory, norm = lax.cond(
+                step % every == 0, look, lambda: (between(step, updates, memory), memory, jnp.zeros((), jnp.float32))
+            )
+        return given, SharpnessState(jnp.asarray(optax.safe_increment(step)), norm, memory)
 
     return optax.GradientTransformationExtraArgs(init, update)
-
-
-def need_oracle(name: str, params: Any, grad_fn: Callable[[Any], Any] | None) -> Callable[[Any], Any]:
-    """Refuses to go on without parameters and a gradient function.
-
-    Raises:
-      TypeError: with the line to write.
-    """
-    if grad_fn is None or params is None:
-        missing = "grad_fn" if grad_fn is None else "params"
-        raise TypeError(
-            f"{name}: expected params and grad_fn in update, got no {missing}. A loop of your own passes them as "
-            "tx.update(grads, opt_state, params, grad_fn=lambda p: jax.grad(loss_fn)(p, batch)); training.step does."
-        )
-    return grad_fn
-
-
-def _climb(params: Any, direction: Any, radius: Any) -> Any:
-    """`params` moved by `radius` along a direction; not at all where the direction is zero."""
-    square = sum(_square(leaf) for leaf in jax.tree.leaves(direction))
-    # The double where keeps the derivative finite at zero, for meta-gradients through this link.
-    somewhere = square > 0
-    factor = radius * jnp.where(somewhere, jax.lax.rsqrt(jnp.where(somewhere, square, 1.0)), 0.0)
-    return jax.tree.map(lambda p, d: (p + factor * d).astype(jnp.result_type(p)), params, direction)
-
-
-def _square(leaf: jax.Array) -> jax.Array:
-    wide = leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
-    return jnp.sum(jnp.square(jnp.abs(wide)))

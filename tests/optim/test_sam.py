@@ -22,8 +22,9 @@ START = {"u": np.array([0.9, -0.6]), "v": np.array([1.2])}
 
 def loss_fn(params: dict, batch: Any = None, key: Any = None) -> jax.Array:
     """A strictly convex loss of two vectors, `sum(log(cosh(z)) - target * z)` with `z = A_u u + A_v v`."""
-    z = A["u"] @ params["u"] + A["v"] @ params["v"]
-    return jnp.sum(jnp.logaddexp(z, -z) - TARGET * z)
+    u, v, target = (jnp.asarray(constant, jnp.result_type(params["u"])) for constant in (A["u"], A["v"], TARGET))
+    z = u @ params["u"] + v @ params["v"]
+    return jnp.sum(jnp.logaddexp(z, -z) - target * z)
 
 
 def grad(params: dict) -> dict:
@@ -133,8 +134,16 @@ def test_with_radius_zero_it_is_the_base():
     assert_same(run(optim.chain(optim.sam(0.0), optim.adam(0.1))), run(optim.adam(0.1)))
 
 
-def test_a_constant_radius_needs_no_state():
-    assert jax.tree.leaves(optim.sam(0.05).init(START)) == []
+def test_its_state_shows_how_far_it_looked():
+    tx: Any = optim.sam(0.3)
+    state = tx.init(START)
+    assert_same(state, optim.SharpnessState(jnp.zeros((), jnp.int32), jnp.zeros(()), ()))
+    for step in (1, 2):
+        _, state = tx.update(grad(START), state, START, grad_fn=jax.grad(loss_fn))
+        assert state.step == step
+        assert state.perturbation_norm == pytest.approx(0.3, rel=1e-6)
+    nothing = jax.tree.map(np.zeros_like, START)
+    assert tx.update(nothing, state, START, grad_fn=jax.grad(loss_fn))[1].perturbation_norm == 0
 
 
 def test_the_length_of_the_incoming_updates_does_not_matter():
@@ -231,7 +240,7 @@ def test_complex_parameters_climb_along_the_incoming_updates():
 def test_what_is_missing_in_update_is_said_with_the_line_to_write(missing: str):
     tx = optim.chain(optim.sam(0.05), optim.sgd(0.1))
     given: dict[str, Any] = {"params": START, "grad_fn": jax.grad(loss_fn)}
-    line = "tx.update(grads, opt_state, params, grad_fn=lambda p: jax.grad(loss_fn)(p, batch))"
+    line = "tx.update(found.grads, opt_state, params, **found.extra)"
     with pytest.raises(
         TypeError, match=rf"^sam: expected params and grad_fn in update, got no {missing}\. .*{re.escape(line)}"
     ):
