@@ -4,6 +4,7 @@ import functools
 from typing import Any
 
 import optax
+import optax.contrib
 
 from .._call import recording
 from ._link import link
@@ -47,11 +48,22 @@ signum = link(optax.signum, __name__)
 sm3 = link(optax.sm3, __name__)
 yogi = link(optax.yogi, __name__)
 
+# Optimizers of optax.contrib
+adopt = link(optax.contrib.adopt, __name__)
+dadapt_adamw = link(optax.contrib.dadapt_adamw, __name__)
+momo = link(optax.contrib.momo, __name__)
+momo_adam = link(optax.contrib.momo_adam, __name__)
+muon = link(optax.contrib.muon, __name__)
+prodigy = link(optax.contrib.prodigy, __name__)
+reduce_on_plateau = link(optax.contrib.reduce_on_plateau, __name__)
+schedule_free = link(optax.contrib.schedule_free, __name__)
+schedule_free_adamw = link(optax.contrib.schedule_free_adamw, __name__)
+schedule_free_sgd = link(optax.contrib.schedule_free_sgd, __name__)
+
 # Clipping
 adaptive_grad_clip = link(optax.adaptive_grad_clip, __name__)
 clip = link(optax.clip, __name__)
 clip_by_block_rms = link(optax.clip_by_block_rms, __name__)
-clip_by_global_norm = link(optax.clip_by_global_norm, __name__)
 zero_nans = link(optax.zero_nans, __name__)
 
 # Parts of optimizers
@@ -71,9 +83,6 @@ trace = link(optax.trace, __name__)
 
 # Masks, groups and guards
 apply_if_finite = link(optax.apply_if_finite, __name__)
-freeze = link(optax.freeze, __name__)
-masked = link(optax.masked, __name__)
-partition = link(optax.partition, __name__)
 
 # Schedules: functions of the step
 constant_schedule = recording(optax.constant_schedule, home=__name__)

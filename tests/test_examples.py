@@ -34,3 +34,9 @@ def test_optimistic_gradient_solves_the_bilinear_game_at_its_known_rate():
 def test_the_label_noise_example_trains_both_chains(capsys):
     load("label_noise").main(num_steps=20)
     assert "difference" in capsys.readouterr().out
+
+
+def test_a_short_game_on_the_ring_is_drawn(tmp_path):
+    modes = load("ring_of_gaussians").main(num_steps=3, seeds=(0,), picture=tmp_path / "ring.png")
+    assert all(0 <= found <= 8 for each in modes.values() for found in each)
+    assert (tmp_path / "ring.png").read_bytes().startswith(b"\x89PNG")

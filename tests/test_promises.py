@@ -46,3 +46,9 @@ def test_the_language_models_need_as_few_bits_as_their_headers_say(config, promi
 
 def test_sam_gains_eight_points_where_four_labels_in_ten_are_drawn_anew():
     assert load("label_noise").main() >= 8
+
+
+def test_consensus_finds_all_modes_of_the_ring_of_which_descending_at_once_finds_few():
+    modes = load("ring_of_gaussians").main()
+    assert max(modes["rmsprop"]) <= 4
+    assert modes["consensus(1.0), rmsprop"] == [8, 8]

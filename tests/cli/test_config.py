@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import pytest
 
 from renga.training.cli import _configs
-from renga.training.cli._config import Range, load, nearest, override, read, write
+from renga.training.cli._config import Described, Range, load, nearest, override, read, write
 from renga.training.cli._experiment import Adam, Convnet, Digits, Experiment, Mlp, Sgd, Train
 
 SHIPPED = _configs()
@@ -112,6 +112,28 @@ def test_every_kind_of_value_reads_as_it_is_written(leaf, tmp_path):
 
 
 @pytest.mark.parametrize(
+    "tables",
+    [
+        {"name": "lion", "learning_rate": 0.1},
+        {
+            "name": "chain",
+            "links": [{"name": "sam", "rho": 0.5, "exclude": ["**/b"]}, {"name": "lion", "learning_rate": 1}],
+        },
+        {
+            "name": "partition",
+            "transforms": {"slow": {"name": "sgd", "learning_rate": 1e-9}, "": {"name": "adam", "learning_rate": 0.1}},
+            "param_labels": {"**/w": "slow", 'all "others" é': "", "**": ""},
+        },
+    ],
+)
+def test_a_table_of_any_other_name_stays_as_it_is(tables, tmp_path):
+    experiment = read(Experiment, {"net": {"name": "mlp"}, "optim": tables})
+    assert experiment.optim == Described(tables)
+    (tmp_path / "config.toml").write_text(write(experiment), encoding="utf-8")
+    assert read(Experiment, load(tmp_path / "config.toml")) == experiment
+
+
+@pytest.mark.parametrize(
     ("assignment", "tables"),
     [
         ("optim.rho=0.1", {"optim": {"name": "adam", "rho": 0.1}}),
@@ -131,6 +153,14 @@ def test_set_replaces_one_value_and_leaves_the_tables_that_it_was_given(assignme
     before = copy.deepcopy(given)
     assert override(given, [assignment]) == tables
     assert given == before
+
+
+def test_set_finds_items_of_a_list_by_their_index():
+    given = {"optim": {"links": [{"name": "sam", "rho": 1}, {"name": "sgd"}]}}
+    assert override(given, ["optim.links.0.rho=2", "optim.links.1.learning_rate=0.1"]) == {
+        "optim": {"links": [{"name": "sam", "rho": 2}, {"name": "sgd", "learning_rate": 0.1}]}
+    }
+    assert override({"net": {"hidden": [8, 4]}}, ["net.hidden.1=16"]) == {"net": {"hidden": [8, 16]}}
 
 
 def test_the_last_of_two_sets_counts():

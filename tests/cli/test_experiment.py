@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from renga import nets, optim
+from renga.training.cli._config import Described
 from renga.training.cli._experiment import (
     Adam,
     Convnet,
@@ -44,6 +45,29 @@ def split(seed: int = 0, label_noise: float = 0.0) -> Split:
 )
 def test_a_chain_is_sam_then_the_clip_then_the_optimizer(config, chain):
     assert chain_of(Experiment(net=Mlp(), optim=config)) == chain
+
+
+SGD = {"name": "sgd", "learning_rate": {"name": "cosine_decay_schedule", "init_value": 0.1}}
+COSINE = optim.cosine_decay_schedule(0.1, 1000)  # for train.num_steps
+
+
+@pytest.mark.parametrize(
+    ("tables", "chain"),
+    [
+        ({"name": "lion", "learning_rate": 0.1}, optim.lion(0.1)),
+        (
+            {"name": "chain", "links": [{"name": "asam", "rho": 0.5, "unscaled": "**/b"}, SGD]},
+            optim.chain(optim.asam(0.5, unscaled="**/b"), optim.sgd(COSINE)),
+        ),
+        ({"name": "extragradient", "base": SGD}, optim.extragradient(optim.sgd(COSINE))),
+        (
+            {"name": "chain", "named_links": {"look": {"name": "sam", "rho": 1}, "base": SGD}},
+            optim.chain(look=optim.sam(1.0), base=optim.sgd(COSINE)),
+        ),
+    ],
+)
+def test_any_other_name_describes_a_link_whose_schedules_last_for_the_run(tables, chain):
+    assert chain_of(Experiment(net=Mlp(), optim=Described(tables))) == chain
 
 
 @pytest.mark.parametrize(

@@ -23,9 +23,24 @@ rho = 0.1
 num_steps = 2
 """
 
+CHAIN = """
+[net]
+name = "mlp"
+hidden = [4]
+[optim]
+name = "chain"
+[[optim.links]]
+name = "asam"
+rho = 0.5
+[[optim.links]]
+name = "sgd"
+learning_rate = { name = "cosine_decay_schedule", init_value = 0.1 }
+"""
+
 FILES = {
     "base.toml": BASE.encode(),
     "sgd.toml": BASE.replace('"adam"', '"sgd"\nmomentum = 0.9').encode(),
+    "chain.toml": CHAIN.encode(),
     "empty.toml": b"",
     "no_optim.toml": b'[net]\nname = "mlp"\n',
     "no_name.toml": b'[net]\nhidden = [4]\n[optim]\nname = "adam"\n',
@@ -82,9 +97,30 @@ REFUSED = {
         'data: expected a table, its name one of digits, documentation, docstrings, got "digits"',
     ),
     # names
-    "train base.toml --set optim.name=adm": ('optim.name: expected one of sgd, adam, got "adm". Did you mean adam?',),
-    "train base.toml --set optim.name=SGD": ("optim.name: ", "Did you mean sgd?"),
-    "train base.toml --set optim.name=rmsprop": ('optim.name: expected one of sgd, adam, got "rmsprop"\n',),
+    "train base.toml --set optim.name=adm": (
+        "optim.name: expected the name of a link or a schedule, got 'adm'. There are 'adam', ",
+    ),
+    "train base.toml --set optim.name=SGD": ("optim.name: expected one of sgd, adam, ", "Did you mean sgd?"),
+    "train base.toml --set optim.name=lion": (
+        "optim.rho: expected an argument of lion. There are 'weight_decay', 'learning_rate', ",
+    ),
+    "train chain.toml --set optim.links.0.roh=1": (
+        "optim.links[0].roh: expected an argument of asam. There are 'rho', ",
+    ),
+    "train chain.toml --set optim.links.0.rho=-1": ("optim.links[0]: asam: expected rho of at least 0, got -1.0\n",),
+    "train chain.toml --set optim.links.1.learning_rate=fast": (
+        "optim.links[1].learning_rate: expected a number or a schedule, got 'fast'\n",
+    ),
+    "train chain.toml --set optim.links=[]": ("optim: chain: expected at least one link, got none\n",),
+    "train chain.toml --set optim.links.2.rho=1": ("expected an index below 2 of the list optim.links, got 2\n",),
+    "train chain.toml --set optim.links.one.rho=1": ("expected an index below 2 of the list optim.links, got one\n",),
+    "train chain.toml --set optim.links.0.rho.x=1": ("expected optim.links.0.rho to be a table, got 0.5\n",),
+    "train chain.toml --set optim.name=constant_schedule": (
+        "optim.links: expected an argument of constant_schedule. There are 'value'.\n",
+    ),
+    "train chain.toml --set optim.links.1.momentum=2020-02-02": (
+        "optim.links[1].momentum: expected text, a number, true or false, a list or a table, got datetime.date(",
+    ),
     "train base.toml --set optim.name=[1]": ("optim.name: expected one of sgd, adam, got [1]",),
     "train base.toml --set net.name=cnn": (
         "net.name: expected one of convnet, mlp, resnet, vit, lstm_lm, transformer, gru, ",

@@ -154,6 +154,27 @@ def test_a_convnet_runs_with_dropout_sam_a_clip_and_weight_decay(renga):
     assert "chain     chain(sam(0.1), clip_by_global_norm(1.0), adamw(0.001, weight_decay=0.01))\n" in answer.out
 
 
+@pytest.mark.parametrize(
+    ("tables", "chain"),
+    [
+        (
+            '{name="extragradient", base={name="adam", learning_rate={name="cosine_decay_schedule", init_value=0.01}}}',
+            "extragradient(adam(cosine_decay_schedule(0.01, 20)))",
+        ),
+        (
+            '{name="chain", links=[{name="asam", rho=0.5, unscaled="**/b"}, {name="sgd", learning_rate=0.1}]}',
+            "chain(asam(0.5, unscaled='**/b'), sgd(0.1))",
+        ),
+    ],
+)
+def test_a_run_with_any_chain_of_optim_can_be_run_again(tables, chain, renga):
+    answer = renga("train", "digits_sgd", "--out", "run", *setting(*SMALL, f"optim={tables}"))
+    assert (answer.code, answer.err) == (0, "")
+    assert f"chain     {chain}\n" in answer.out
+    assert renga("train", "run/config.toml", "--out", "again").code == 0
+    assert rows(Path("again")) == rows(Path("run"))
+
+
 def test_a_run_that_diverges_fails_and_keeps_the_parameters_of_the_last_finite_report(renga):
     unstable = 'optim={name="adam", weight_decay=1e5}'  # times a learning rate of 1e-3: 99 times larger at each step
     answer = renga("train", "digits_sgd", "--out", "run", *setting(*SMALL, unstable, "train.report_every=1"))

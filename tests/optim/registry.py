@@ -26,6 +26,7 @@ def plain_sgd(learning_rate: float, *, momentum: float = 0.0) -> optax.GradientT
     return optax.chain(optax.trace(momentum), optax.scale(-learning_rate))
 
 
+BY_PATH = {"**/w": "slow", "**": "fast"}
 cosine = optim.cosine_decay_schedule
 falling = optim.linear_schedule
 
@@ -40,6 +41,42 @@ LINKS: dict[str, Callable[[], Link]] = {
     "optimistic_gradient with schedules": lambda: optim.optimistic_gradient(
         falling(0.1, 0.0, 5), alpha=falling(1.0, 0.5, 5), beta=falling(0.5, 1.0, 5)
     ),
+    "asam": lambda: optim.asam(0.5, unscaled="b"),
+    "fisher_sam": lambda: optim.fisher_sam(0.1),
+    "friendly_sam": lambda: optim.friendly_sam(0.1),
+    "gsam": lambda: optim.gsam(0.1, alpha=0.3),
+    "look_sam": lambda: optim.look_sam(0.1, every=2),
+    "sam every other step": lambda: optim.sam(0.1, every=2, exclude="b"),
+    "anchored": lambda: optim.anchored(optim.sgd(0.1)),
+    "competitive": lambda: optim.competitive(0.1),
+    "consensus": lambda: optim.consensus(0.5),
+    "consensus with a schedule": lambda: optim.consensus(falling(0.1, 0.0, 5)),
+    "extragradient": lambda: optim.extragradient(optim.adam(0.1)),
+    "extragradient with one state": lambda: optim.extragradient(optim.sgd(0.1, momentum=0.9), moments="second"),
+    "extragradient_plus": lambda: optim.extragradient_plus(optim.sgd(0.1), beta=0.25),
+    "lola": lambda: optim.lola(0.1),
+    "lola without shaping": lambda: optim.lola(0.1, shaping=False),
+    "negative_momentum": lambda: optim.negative_momentum(0.1),
+    "optimistic_adam": lambda: optim.optimistic_adam(0.1),
+    "past_extragradient": lambda: optim.past_extragradient(optim.adam(0.1)),
+    "past_extragradient from the same": lambda: optim.past_extragradient(optim.sgd(0.1), first_step="same"),
+    "sos": lambda: optim.sos(0.1),
+    "symplectic_adjustment": lambda: optim.symplectic_adjustment(0.5),
+    "symplectic_adjustment, not aligned": lambda: optim.symplectic_adjustment(0.5, align=False),
+    # Averages, windows and states of fewer bits
+    "accumulate": lambda: optim.accumulate(optim.adam(0.1), 2),
+    "average_params": lambda: optim.average_params(start=1),
+    "ema_params": lambda: optim.ema_params(0.9),
+    "ema_params, biased": lambda: optim.chain(optim.sgd(0.1), optim.ema_params(0.9, debias=False)),
+    "differentiable": lambda: optim.differentiable(optim.adam(0.1)),
+    "inject_hyperparams": lambda: optim.inject_hyperparams(optim.chain(optim.sam(0.05), optim.adam(cosine(0.1, 5)))),
+    "grouped": lambda: optim.grouped(optim.adam(0.1)),
+    "grouped chain": lambda: optim.grouped(optim.chain(optim.clip_by_global_norm(1.0), optim.adamw(0.1))),
+    "lookahead": lambda: optim.lookahead(optim.adam(0.1), 2),
+    "low_bit": lambda: optim.low_bit(optim.adam(0.1), key=3, min_size=2, block=4),
+    "low_bit of 16": lambda: optim.low_bit(optim.adam(0.1), 16, key=3, min_size=2),
+    "skip_not_finite": lambda: optim.skip_not_finite(optim.adam(0.1), most_in_a_row=3),
+    "skip_not_finite of sam": lambda: optim.skip_not_finite(optim.chain(optim.sam(0.05), optim.adam(0.1))),
     # Optimizers
     "adabelief": lambda: optim.adabelief(0.1),
     "adadelta": lambda: optim.adadelta(0.1),
@@ -76,6 +113,17 @@ LINKS: dict[str, Callable[[], Link]] = {
     "signum": lambda: optim.signum(0.1),
     "sm3": lambda: optim.sm3(0.1),
     "yogi": lambda: optim.yogi(0.1),
+    "adopt": lambda: optim.adopt(0.1),
+    "dadapt_adamw": lambda: optim.dadapt_adamw(),
+    "momo": lambda: optim.momo(),
+    "momo_adam": lambda: optim.momo_adam(0.1),
+    "muon": lambda: optim.muon(0.1),
+    "prodigy": lambda: optim.prodigy(),
+    "reduce_on_plateau": lambda: optim.reduce_on_plateau(),
+    "schedule_free": lambda: optim.schedule_free(optim.sgd(0.1), 0.1),
+    "schedule_free_adamw": lambda: optim.schedule_free_adamw(0.1),
+    "schedule_free_sgd": lambda: optim.schedule_free_sgd(0.1),
+    "soap": lambda: optim.soap(0.1, precondition_frequency=1, weight_decay=0.1),
     # Clipping
     "adaptive_grad_clip": lambda: optim.adaptive_grad_clip(0.01),
     "clip": lambda: optim.clip(0.01),
@@ -99,10 +147,13 @@ LINKS: dict[str, Callable[[], Link]] = {
     "trace": lambda: optim.trace(0.9),
     # Masks, groups and guards
     "apply_if_finite": lambda: optim.apply_if_finite(optim.adam(0.1), 3),
-    "freeze": lambda: optim.freeze(matrices),  # pyright: ignore[reportArgumentType] - masks as `masked` does
+    "freeze": lambda: optim.freeze(matrices),
     "masked": lambda: optim.masked(optim.adam(0.1), matrices),
     "partition": lambda: optim.partition({"matrix": optim.adam(0.1), "vector": optim.sgd(0.1)}, by_rank),
     "apply_if_finite of sam": lambda: optim.apply_if_finite(optim.sam(0.05), 3),
+    "masked by path": lambda: optim.masked(optim.adam(0.1), "w"),
+    "partition by path": lambda: optim.partition({"slow": optim.sgd(0.1), "fast": optim.adam(0.1)}, BY_PATH),
+    "freeze by path": lambda: optim.freeze(["b"]),
     "masked sam": lambda: optim.masked(optim.sam(0.05), matrices),
     "partition with sam": lambda: optim.partition(
         {"matrix": optim.chain(optim.sam(0.05), optim.sgd(0.1)), "vector": optim.adam(0.1)}, by_rank

@@ -1,5 +1,6 @@
 """Comparing pytrees."""
 
+import re
 from typing import Any
 
 import jax
@@ -30,3 +31,8 @@ def _plain(leaf: Any) -> np.ndarray:
     is_key = jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key)
     leaf = np.asarray(jax.random.key_data(leaf) if is_key else leaf)
     return leaf.astype(np.float32) if leaf.dtype == jnp.bfloat16 else leaf
+
+
+def shown(value: Any) -> str:
+    """How a value prints, without addresses, which differ from process to process: a name for a test."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))

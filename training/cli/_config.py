@@ -48,6 +48,17 @@ class Range(NamedTuple):
         return f"in {'(' if self.open_low else '['}{self.low}, {self.high}{')' if self.open_high else ']'}"
 
 
+@dataclasses.dataclass(frozen=True)
+class Described:
+    """A table that stays as it is, for someone else to read: of a name that none of the dataclasses has.
+
+    Attributes:
+      tables: what TOML gave.
+    """
+
+    tables: dict[str, Any]
+
+
 def load(path: Path) -> dict[str, Any]:
     """The tables of a TOML file.
 
@@ -67,7 +78,7 @@ def load(path: Path) -> dict[str, Any]:
 def override(tables: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
     """Tables with some values replaced, each by `dotted.key=value`.
 
-    A value is read as TOML, or as the text itself where it is none.
+    A value is read as TOML, or as the text itself where it is none. In a list, an index stands for a name.
 
     Raises:
       ConfigError: if an assignment has no key or no `=`, or goes through a value that is no table.
@@ -81,13 +92,11 @@ def override(tables: dict[str, Any], assignments: Sequence[str]) -> dict[str, An
         names = [name.strip() for name in dotted.split(".")]
         if not equals or not all(names):
             raise ConfigError(f"--set {assignment}: expected key=value, such as optim.rho=0.1")
-        table = tables
-        for depth, name in enumerate(names[:-1]):
-            table = table.setdefault(name, {})
-            if not isinstance(table, dict):
-                outer = ".".join(names[: depth + 1])
-                raise ConfigError(f"--set {assignment}: expected {outer} to be a table, got {_shown(table)}")
-        table[names[-1]] = _toml_value(text.strip())
+        table: Any = tables
+        for depth in range(len(names) - 1):
+            place = _place(table, names, depth, assignment)
+            table = table[place] if isinstance(table, list) else table.setdefault(place, {})
+        table[_place(table, names, len(names) - 1, assignment)] = _toml_value(text.strip())
     return tables
 
 
@@ -97,7 +106,7 @@ def read(kind: type[Config], tables: Any, where: str = "") -> Config:
     Args:
       kind: the dataclass. A field may be true or false, a number (in a `Range`), text, a `Literal`, a tuple (its
         length in a `Range`), another dataclass, or one of several dataclasses that differ in their `name`; a table
-        without one has that of the field's default.
+        without one has that of the field's default. `Described` among them takes tables of all other names.
       tables: what TOML gave.
       where: the dotted path of these tables, for messages.
     Raises:
@@ -129,9 +138,9 @@ def write(config: Any, where: str = "") -> str:
       config: the dataclass.
       where: the dotted path of its table.
     """
-    values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    values = vars(config) if not isinstance(config, Described) else config.tables
     plain = {name: value for name, value in values.items() if not dataclasses.is_dataclass(value) and value is not None}
-    lines = [f"{name} = {_toml_text(value)}" for name, value in plain.items()]
+    lines = [f"{_toml_name(name)} = {_toml_text(value)}" for name, value in plain.items()]
     for name, value in values.items():
         if dataclasses.is_dataclass(value):
             path = _dotted(where, name)
@@ -143,6 +152,18 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name most like a mistaken one, if one is; capitals are taken for small letters."""
     by_lower = {each.lower(): each for each in known}
     return next((by_lower[each] for each in difflib.get_close_matches(name.lower(), by_lower, n=1)), None)
+
+
+def _place(table: Any, names: Sequence[str], depth: int, assignment: str) -> Any:
+    """A name in a table, or an index of a list."""
+    name, outer = names[depth], ".".join(names[:depth])
+    if isinstance(table, dict):
+        return name
+    if not isinstance(table, list):
+        raise ConfigError(f"--set {assignment}: expected {outer} to be a table, got {_shown(table)}")
+    if not (name.isdecimal() and int(name) < len(table)):
+        raise ConfigError(f"--set {assignment}: expected an index below {len(table)} of the list {outer}, got {name}")
+    return int(name)
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:
@@ -190,11 +211,16 @@ def _named_as(default: Any, value: Any) -> Any:
 def _one_of(kinds: list[Any], value: Any, where: str) -> Any:
     """The dataclass whose `name` the table gives."""
     by_name: dict[Any, Any] = {
-        next(f.default for f in dataclasses.fields(kind) if f.name == "name"): kind for kind in kinds
+        next(f.default for f in dataclasses.fields(kind) if f.name == "name"): kind
+        for kind in kinds
+        if kind is not Described
     }
     if not isinstance(value, dict):
         raise ConfigError(f"{where}: expected a table, its name one of {', '.join(by_name)}, got {_shown(value)}")
-    name = _choice(list(by_name), value.get("name"), _dotted(where, "name"))
+    name = value.get("name")
+    if Described in kinds and isinstance(name, str) and name.lower() not in by_name:
+        return Described(value)
+    name = _choice(list(by_name), name, _dotted(where, "name"))
     return read(by_name[name], value, where)
 
 
@@ -228,10 +254,15 @@ def _toml_text(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_toml_text, value))}]"
     if isinstance(value, dict):
-        return f"{{{', '.join(f'{name} = {_toml_text(item)}' for name, item in value.items())}}}"
+        return f"{{{', '.join(f'{_toml_name(name)} = {_toml_text(item)}' for name, item in value.items())}}}"
     if isinstance(value, bool):
         return "true" if value else "false"
     return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else str(value)
+
+
+def _toml_name(name: str) -> str:
+    bare = name.isascii() and name.replace("-", "_").isidentifier()
+    return name if bare else json.dumps(name, ensure_ascii=False)
 
 
 def _shown(value: Any) -> str:

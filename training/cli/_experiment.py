@@ -4,7 +4,7 @@ import dataclasses
 from typing import Annotated, Any, Literal
 
 from ... import nets, optim
-from ._config import ConfigError, Range
+from ._config import ConfigError, Described, Range
 from ._digits import Digits
 from ._docstrings import Docstrings
 from ._documentation import Documentation
@@ -15,7 +15,7 @@ Positive = Annotated[float, Range(0, open_low=True)]
 
 @dataclasses.dataclass(frozen=True)
 class Sgd:
-    """Gradient descent with momentum, under SAM if `rho` is given.
+    """Gradient descent with momentum, under SAM if `rho` is given: a short form of the most usual chain.
 
     Attributes:
       learning_rate: at the start.
@@ -39,7 +39,7 @@ class Sgd:
 
 @dataclasses.dataclass(frozen=True)
 class Adam:
-    """Adam with decoupled weight decay, under SAM if `rho` is given.
+    """Adam with decoupled weight decay, under SAM if `rho` is given: a short form too.
 
     Attributes:
       learning_rate: at the start.
@@ -88,15 +88,16 @@ class Experiment:
       seed: root of the split, the initial values and the order of the batches.
       data: what to learn from.
       net: what learns.
-      optim: how.
+      optim: how. Of another name than the short forms', it is a link as `optim.from_config` reads it, such as a chain;
+        schedules that do not say how long they last, last for `train.num_steps`.
       train: for how long.
 
     Raises:
-      ConfigError: if the network is none for the data.
+      ConfigError: if the network is none for the data, or `optim` describes no link.
     """
 
     net: Convnet | Mlp | Resnet | Vit | LstmLm | Transformer | Gru
-    optim: Sgd | Adam
+    optim: Sgd | Adam | Described
     seed: Annotated[int, Range(0, 2**32 - 1)] = 0  # JAX drops the bits above
     data: Digits | Documentation | Docstrings = Digits()  # noqa: RUF009 - frozen, so all may share it
     train: Train = Train()
@@ -106,6 +107,7 @@ class Experiment:
             known = ", ".join(network.name for network in self.data.networks)
             expected = f'expected one of {known} where data.name is "{self.data.name}"'
             raise ConfigError(f'net.name: {expected}, got "{self.net.name}"')
+        chain_of(self)  # which refuses what is no chain
 
 
 def net_of(experiment: Experiment) -> nets.Net:
@@ -114,8 +116,17 @@ def net_of(experiment: Experiment) -> nets.Net:
 
 
 def chain_of(experiment: Experiment) -> optim.Link:
-    """The chain that a config describes: SAM, then the clip, then the optimizer."""
+    """The chain that a config describes; in short, SAM, then the clip, then the optimizer.
+
+    Raises:
+      ConfigError: if it describes none.
+    """
     config = experiment.optim
+    if isinstance(config, Described):
+        try:
+            return optim.from_config(config.tables, num_steps=experiment.train.num_steps, where="optim")
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
     rate = config.learning_rate
     if config.schedule == "cosine":
         rate = optim.cosine_decay_schedule(rate, experiment.train.num_steps)
