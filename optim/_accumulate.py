@@ -167,13 +167,13 @@ def choose(goes: jax.Array, function: Any, state: Any, *args: Any) -> tuple[Any,
     """
     closed, shapes = jax.make_jaxpr(function, return_shape=True)(*args)
     jaxpr = closed.jaxpr
-    updates, structure = jax.tree.flatten(shapes)
-    old = jax.tree.leaves(state)
-    old = [jnp.zeros(leaf.shape, leaf.dtype) for leaf in updates[: len(updates) - len(old)]] + old
+    structure = jax.tree.structure(shapes)
+    kept = jax.tree.leaves(state)
+    old = [None] * (structure.num_leaves - len(kept)) + kept  # None for the updates, which become zero
     made = {variable for equation in jaxpr.eqns for variable in equation.outvars}
     # Of several states that are one number, the last: the others are chosen at the end.
     pairs = zip(jaxpr.outvars, range(len(old)), strict=True)
-    early = {v: index for v, index in pairs if index >= len(old) - len(jax.tree.leaves(state)) and _among(v, made)}
+    early = {v: index for v, index in pairs if old[index] is not None and _among(v, made)}
     values = dict(zip(jaxpr.constvars, closed.consts, strict=True))
     values |= zip(jaxpr.invars, jax.tree.leaves(args), strict=True)
 
@@ -187,13 +187,15 @@ def choose(goes: jax.Array, function: Any, state: Any, *args: Any) -> tuple[Any,
         for variable, value in zip(
             equation.outvars, found if equation.primitive.multiple_results else [found], strict=True
         ):
-            chosen = variable in early
-            values[variable] = jnp.where(goes, value, old[early[variable]]) if chosen else value
-    chosen = [
-        read(v) if _among(v, early) and early[v] == index else jnp.where(goes, read(v), old[index])
-        for index, v in enumerate(jaxpr.outvars)
-    ]
-    return jax.tree.unflatten(structure, chosen)
+            values[variable] = jnp.where(goes, value, old[early[variable]]) if variable in early else value
+
+    def chosen(index: int, v: Any) -> Any:
+        value = read(v)
+        if _among(v, early) and early[v] == index:
+            return value
+        return jnp.where(goes, value, jnp.zeros_like(value) if old[index] is None else old[index])
+
+    return jax.tree.unflatten(structure, [chosen(index, v) for index, v in enumerate(jaxpr.outvars)])
 
 
 def all_finite(tree: Any) -> jax.Array:
