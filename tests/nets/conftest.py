@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import jax
 import pytest
 
-from .made import Made, make
+from .made import Made, make, marks
 from .registry import NETS
 
 collect_ignore_glob = [] if importlib.util.find_spec("torch") else ["test_*_torch.py"]
@@ -15,7 +15,7 @@ collect_ignore_glob = [] if importlib.util.find_spec("torch") else ["test_*_torc
 NETS_BETWEEN_SWEEPS = 16
 
 
-@pytest.fixture(scope="session", params=NETS)
+@pytest.fixture(scope="session", params=[pytest.param(name, marks=marks(name)) for name in NETS])
 def made(request: pytest.FixtureRequest) -> Iterator[Made]:
     """Every network of the registry in turn: all its laws, of whatever file, run one after another."""
     yield make(request.param)

@@ -28,6 +28,7 @@ class Case(NamedTuple):
         (those without axes are shared by the batch), and flags.
       normalises: whether it takes the mean away and divides by the standard deviation, so that its outputs
         are of size 1 and exact far from zero.
+      long: whether its laws are left to `pytest -m long`: a variant, of parts that stand in the registry by themselves.
       exempt: the laws that do not hold for it, `{law: why}`; the tests make sure that they really do not.
     """
 
@@ -39,6 +40,7 @@ class Case(NamedTuple):
     constant: bool = False
     keywords: Mapping[str, Any] = MappingProxyType({})
     normalises: bool = False
+    long: bool = False
     exempt: Mapping[str, str] = MappingProxyType({})
 
 

@@ -102,14 +102,17 @@ def is_float(leaf: Any) -> bool:
 
 def over(law: str) -> Any:
     """Marks a test as a law that some networks are exempt from: for those it is to fail."""
-    marks = {
-        name: [pytest.mark.xfail(reason=case.exempt[law], strict=True)]
-        for name, case in NETS.items()
-        if law in case.exempt
-    }
     return pytest.mark.parametrize(
-        "made", [pytest.param(name, marks=marks.get(name, ())) for name in NETS], indirect=True, scope="session"
+        "made", [pytest.param(name, marks=marks(name, law)) for name in NETS], indirect=True, scope="session"
     )
+
+
+def marks(name: str, law: str | None = None) -> list[Any]:
+    """Of a network's test: expected to fail where it is exempt from the law; `long` where its laws are."""
+    case = NETS[name]
+    exempt = case.exempt.get(law or "")
+    expected = [] if exempt is None else [pytest.mark.xfail(reason=exempt, strict=True)]
+    return expected + [pytest.mark.long] * case.long
 
 
 def split(tree: Any) -> tuple[list, Callable[[list], Any]]:

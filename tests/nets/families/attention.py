@@ -40,13 +40,13 @@ CASES = {
     "attention with dropout": Case(lambda: nets.attention(2, drop_rate=0.5), floats(2, 5, 6), draws=True),
     "masked attention": Case(lambda: nets.attention(3), floats(2, 5, 6), keywords=MASK),
     "masked attention with dropout": Case(
-        lambda: nets.attention(3, drop_rate=0.3), floats(2, 5, 6), keywords=MASK, draws=True
+        lambda: nets.attention(3, drop_rate=0.3), floats(2, 5, 6), keywords=MASK, draws=True, long=True
     ),
     "biased attention": Case(lambda: nets.attention(6), floats(2, 5, 6), keywords={"bias": floats(2, 6, 5, 5)[0]}),
     "attention to a memory": Case(lambda: nets.attention(2, bias=False), floats(2, 3, 4) + floats(2, 5, 6)),
     "grouped attention": Case(lambda: nets.attention(4, **GROUPED), floats(2, 5, 6)),
     "grouped attention with dropout": Case(
-        lambda: nets.attention(4, drop_rate=0.5, **GROUPED), floats(2, 5, 6), draws=True
+        lambda: nets.attention(4, drop_rate=0.5, **GROUPED), floats(2, 5, 6), draws=True, long=True
     ),
     "causal attention": Case(lambda: nets.attention(2, causal=True, rope=nets.rotary()), floats(2, 5, 8)),
     "local attention": Case(lambda: nets.attention(2, window=2), floats(2, 5, 8)),
@@ -65,14 +65,16 @@ CASES = {
         floats(2, 5, 6),
         keywords=MASK,
         draws=True,
+        long=True,
     ),
     "transformer": Case(lambda: nets.transformer(7, 8, num_layers=2, num_heads=2, max_length=6), integers(2, 5)),
     "transformer with dropout": Case(
         lambda: nets.transformer(7, 8, num_layers=3, num_heads=2, max_length=5, drop_rate=0.3, remat=True),
         integers(2, 5),
         draws=True,
+        long=True,
     ),
-    "grouped transformer": Case(lambda: llama(head=nets.linear(7, bias=False)), integers(2, 5)),
+    "grouped transformer": Case(lambda: llama(head=nets.linear(7, bias=False)), integers(2, 5), long=True),
     "masked encoder": Case(lambda: llama(causal=False, head=nets.serial()), integers(2, 5), keywords=MASK),
 }
 
