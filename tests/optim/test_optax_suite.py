@@ -163,16 +163,7 @@ def theirs(module: str, tables: dict[str, Any]) -> Any:
 def cases(case: Any) -> list[Any]:
     """The tests of a class that are over the table."""
     tests = [test for test in dir(case) if test.startswith("test_") and "explicit_dtype" not in test]
-    return [
-        pytest.param(case, test, id=f"{test}-{_named(case, test)}", marks=pytest.mark.long if _runs(test) else ())
-        for test in tests
-        if _named(case, test)
-    ]
-
-
-def _runs(test: str) -> bool:
-    """Whether a test makes ten thousand steps or more."""
-    return re.fullmatch(r"test_optimiz(ation|ers)\d+", test) is not None
+    return [pytest.param(case, test, id=f"{test}-{_named(case, test)}") for test in tests if _named(case, test)]
 
 
 def _text(case: Any, test: str) -> str:
