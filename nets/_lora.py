@@ -16,7 +16,7 @@ from ._initializers import variance_scaling
 from ._keys import child_key, key_at
 from ._net import Net, layer, net_from
 from ._paths import paths_of
-from ._stack import check_stacked
+from ._weight_axes import check_stacked
 from ._wrap import check_net
 
 
@@ -43,9 +43,9 @@ def lora(
       A net with params `{"net": the network's, "lora": {path: {"a": [*stacked, in, rank], "b": [*stacked, rank,
       out]}}}`, the paths as nested dicts.
     Raises:
-      ValueError: if a pattern matches no path, with the paths that there are; if the network is a `repeat` or an
-        `ensemble` and `num_stacked` is 0.
-      NetError: if a matching array has too few axes to be a map.
+      ValueError: if a pattern matches no path, with the paths that there are.
+      NetError: if a matching array is stacked deeper by `repeat` or `ensemble` than `num_stacked`, or has too few axes
+        to be a map.
 
     >>> net = lora(mlp(16, 4), "layers/*/w", rank=2)
     >>> params = net.init(jax.random.key(0), jnp.ones(3))
@@ -59,15 +59,14 @@ def lora(
     if not patterns:
         raise ValueError("lora: expected at least one pattern of paths, such as '**/w', got none")
 
-    check_stacked("lora", net, num_stacked)
     change = _Change(patterns, rank, rank if alpha is None else alpha, num_stacked, num_outputs)
 
     def core_trace(inputs: tuple, options: Options) -> tuple[Any, Callable, dict[str, Plan]]:
         with within(net, "net"):
             outputs, planned = trace(net, inputs, options)
-        products = {
-            path: trace(low_rank, (), Options())[1] for path, low_rank in change.nets(planned.shapes[0]).items()
-        }
+        changed = change.nets(planned.shapes[0])
+        check_stacked(planned, changed, num_stacked)
+        products = {path: trace(low_rank, (), Options())[1] for path, low_rank in changed.items()}
 
         def build(key: jax.Array) -> tuple[Any, Any]:
             params, state = planned.build(child_key(key, "net"))

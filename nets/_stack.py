@@ -154,18 +154,6 @@ def ensemble(net: Net, num_members: int, *, in_axes: int | None = None, per_memb
     return net_from(_like(net, core_apply, core_trace), None)
 
 
-def check_stacked(name: str, net: Net, num_stacked: int) -> None:
-    """Refuses a `repeat` or an `ensemble` whose stacked axis is not spoken of.
-
-    Raises:
-      ValueError: naming the combinator that works on its parameters, and what to write.
-    """
-    while net.inner is not None:
-        net = net.inner
-    if num_stacked == 0 and net.call is not None and net.call.function in (repeat, ensemble):
-        raise ValueError(f"{name}: expected num_stacked=1, for the leading axis of what {net!r} holds, got 0")
-
-
 def _like(net: Net, apply: Callable[..., Any], trace: Callable[..., Any]) -> Core:
     return net.core._replace(apply=apply, init=None, trace=trace)
 

@@ -7,11 +7,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Primitive, jaxpr_as_fun
+from jax.extend.core import Jaxpr, Literal, Primitive
 from jax.interpreters import ad, batching, mlir
 
 from .._call import recording
 from .._patterns import matching
+from .._programs import evaluated
 from ._flops import Path, programs, scope
 
 _CALLS = frozenset({"closed_call", "core_call", "jit", "pjit"})
@@ -144,7 +145,7 @@ class _Reader:
                     outputs, taps = self._tapped(eqn, args, here, inside)
                 found |= taps
             else:
-                outputs = _evaluated(jaxpr, eqn, args)
+                outputs = evaluated(jaxpr, eqn, args)
             values.update(zip(eqn.outvars, outputs, strict=True))
         return [read(variable) for variable in jaxpr.outvars], found
 
@@ -163,7 +164,7 @@ class _Reader:
         if name in _CUSTOM:
             body, constants = params["call_jaxpr"], [lax.stop_gradient(arg) for arg in args]
             _, values = _Reader(self.chosen, False).run(body.jaxpr, body.consts, constants, path)
-            return _evaluated(body.jaxpr, eqn, args), values
+            return evaluated(body.jaxpr, eqn, args), values
         if name in ("checkpoint", "remat", "remat2"):
             options = {option: params[option] for option in ("prevent_cse", "policy")}
             return jax.checkpoint(lambda *args: self.run(params["jaxpr"], (), args, path), **options)(*args)
@@ -200,13 +201,6 @@ class _Reader:
 
         index, *operands = args
         return lax.switch(index, [branch(program) for program in branches], *operands)
-
-
-def _evaluated(jaxpr: Jaxpr, eqn: Any, args: list[Any]) -> list[Any]:
-    """What an equation of a program makes of these arguments."""
-    given = {place: arg for place, arg in zip(eqn.invars, args, strict=True) if not isinstance(place, Literal)}
-    alone = jaxpr.replace(constvars=[], invars=list(given), outvars=eqn.outvars, eqns=[eqn])
-    return jaxpr_as_fun(ClosedJaxpr(alone, ()))(*given.values())
 
 
 def _batched(args: Any, axes: Any, *, name: str) -> tuple[jax.Array, int]:

@@ -1,6 +1,6 @@
 """Which axes of a weight are inputs, which are outputs, and which run over networks."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -56,14 +56,8 @@ class Layout(NamedTuple):
         """
         weights = self.weights(planned.shapes[0])
         turned = matching(weights, self.transposed, f"{self.name}, transposed")
-        for prefix, net, depth in _parts(planned):
-            inside = [path for path in weights if path.startswith(join(prefix, ""))]
-            if depth > self.num_stacked and inside:
-                raise NetError(
-                    f"{inside[0]} to have {self.num_stacked} stacked axes",
-                    f"{depth}, of {net!r}",
-                    f"Pass num_stacked={depth}, or choose weights outside of it by patterns of paths.",
-                )
+        check_stacked(planned, weights, self.num_stacked)
+        for prefix, net, _ in _parts(planned):
             if join(prefix, "w") in weights:
                 _check_kernel(net, join(prefix, "w"), join(prefix, "w") in turned)
 
@@ -79,6 +73,22 @@ class Layout(NamedTuple):
             )
         stacked, inputs, outputs = tuple(range(first)), tuple(range(first, last)), tuple(range(last, w.ndim))
         return Axes(stacked, (*inputs[:-1], *outputs), inputs[-1:]) if turned else Axes(stacked, inputs, outputs)
+
+
+def check_stacked(planned: Plan, weights: Collection[str], num_stacked: int) -> None:
+    """Refuses weights that `repeat` and `ensemble` stack deeper than is said.
+
+    Raises:
+      NetError: with the path of the first weight, and the argument to pass.
+    """
+    for prefix, net, depth in _parts(planned):
+        inside = [path for path in weights if path.startswith(join(prefix, ""))]
+        if depth > num_stacked and inside:
+            raise NetError(
+                f"{inside[0]} to have {num_stacked} stacked axes",
+                f"{depth}, of {net!r}",
+                f"Pass num_stacked={depth}, or choose weights outside of it by patterns of paths.",
+            )
 
 
 def layout_of(

@@ -1,6 +1,5 @@
 """Links that wait, and links that refuse what is not finite."""
 
-import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -9,6 +8,7 @@ import optax
 from jax import lax
 from jax.extend.core import Literal
 
+from .._programs import evaluated
 from ._link import check_count, check_link, link
 from ._trees import combine, select
 
@@ -181,12 +181,8 @@ def choose(goes: jax.Array, function: Any, state: Any, *args: Any) -> tuple[Any,
         return atom.val if isinstance(atom, Literal) else values[atom]
 
     for equation in jaxpr.eqns:
-        bind = functools.partial(equation.primitive.bind, **equation.primitive.get_bind_params(equation.params))
-        with equation.ctx.manager:
-            found = bind(*map(read, equation.invars))
-        for variable, value in zip(
-            equation.outvars, found if equation.primitive.multiple_results else [found], strict=True
-        ):
+        found = evaluated(jaxpr, equation, [read(atom) for atom in equation.invars])
+        for variable, value in zip(equation.outvars, found, strict=True):
             values[variable] = jnp.where(goes, value, old[early[variable]]) if variable in early else value
 
     def chosen(index: int, v: Any) -> Any:

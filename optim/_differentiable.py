@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
-from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, jaxpr_as_fun
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
+from .._programs import evaluated
 from ._link import check_link, link
 
 
@@ -17,8 +18,8 @@ def differentiable(tx: optax.GradientTransformation) -> optax.GradientTransforma
     """The same updates, with a derivative of zero where a root is taken of zero.
 
     Adam divides by the root of a mean of squares, RMS and clipping by that of a sum. Where a gradient is zero the
-    derivative of the root is infinite, and gradients through the update, as meta-learning takes them, are NaN. Here
-    they are those of a parameter that stays where it is. Values are as they were, bitwise.
+    derivative of the root is infinite, and gradients through the update, as meta-learning takes them, are NaN. Here the
+    root counts as a constant there; in a loop inside the chain it stays as it is. Values are as they were, bitwise.
 
     Args:
       tx: the chain, of Optax's own links too.
@@ -62,23 +63,13 @@ def _run(jaxpr: Jaxpr, consts: Any, args: Any) -> list[Any]:
         elif eqn.primitive.name == "cond":
             outputs = lax.switch(given[0], [_branch(branch) for branch in eqn.params["branches"]], *given[1:])
         else:
-            alone = jaxpr.replace(constvars=[], invars=_variables(eqn), outvars=eqn.outvars, eqns=[eqn])
-            distinct = {place: value for place, value in zip(eqn.invars, given, strict=True) if not _fixed(place)}
-            outputs = jaxpr_as_fun(ClosedJaxpr(alone, ()))(*distinct.values())
+            outputs = evaluated(jaxpr, eqn, given)
         values.update(zip(eqn.outvars, outputs, strict=True))
     return [read(place) for place in jaxpr.outvars]
 
 
 def _branch(program: ClosedJaxpr) -> Callable[..., list[Any]]:
     return lambda *args: _run(program.jaxpr, program.consts, args)
-
-
-def _variables(eqn: Any) -> list[Any]:
-    return list(dict.fromkeys(place for place in eqn.invars if not _fixed(place)))
-
-
-def _fixed(place: Any) -> bool:
-    return isinstance(place, Literal)
 
 
 @jax.custom_jvp

@@ -114,24 +114,11 @@ def lola(alpha: optax.ScalarOrSchedule, *, shaping: bool = True) -> optax.Gradie
     >>> chain(lola(0.1), sgd(0.1))
     chain(lola(0.1), sgd(0.1))
     """
-    check_not_negative("lola", "alpha", alpha)
 
-    def update(
-        updates: Any,
-        state: Any,
-        params: Any = None,
-        *,
-        grad_fn: GradFn | None = None,
-        value_fn: Callable[..., Any] | None = None,
-        **extra: Any,
-    ) -> tuple[Any, Any]:
-        need("lola", params=params, grad_fn=grad_fn, **({"value_fn": value_fn} if shaping else {}))
-        rate, state = _scheduled(alpha, state)
-        check_players(updates, params)
-        ahead = add(updates, _others(_forward(grad_fn, params), updates), -rate)
-        return add(ahead, _shaping(grad_fn, value_fn, params), -rate) if shaping else ahead, state
+    def shaped(updates: Any, ahead: Any, chi: Any, rate: Any) -> Any:
+        return add(ahead, chi, -rate)
 
-    return optax.GradientTransformationExtraArgs(_counting(alpha), update)
+    return _aware("lola", alpha, shaped if shaping else None)
 
 
 @link
@@ -154,30 +141,16 @@ def sos(alpha: optax.ScalarOrSchedule, *, a: float = 0.5, b: float = 0.1) -> opt
     >>> chain(sos(1.0), sgd(1.0))
     chain(sos(1.0), sgd(1.0))
     """
-    check_not_negative("sos", "alpha", alpha)
     check_share("sos", "a", a)
     check_share("sos", "b", b)
 
-    def update(
-        updates: Any,
-        state: Any,
-        params: Any = None,
-        *,
-        grad_fn: GradFn | None = None,
-        value_fn: Callable[..., Any] | None = None,
-        **extra: Any,
-    ) -> tuple[Any, Any]:
-        need("sos", params=params, grad_fn=grad_fn, value_fn=value_fn)
-        rate, state = _scheduled(alpha, state)
-        check_players(updates, params)
-        ahead = add(updates, _others(_forward(grad_fn, params), updates), -rate)
-        chi = _shaping(grad_fn, value_fn, params)
+    def shaped(updates: Any, ahead: Any, chi: Any, rate: Any) -> Any:
         turn, size = -rate * dot(chi, ahead), square(updates)
         stays = jnp.where(turn >= 0, 1, jnp.minimum(1, -a * over(square(ahead), turn)))
         fades = jnp.where(size < b**2, size, 1)
-        return add(ahead, chi, -rate * jnp.minimum(stays, fades)), state
+        return add(ahead, chi, -rate * jnp.minimum(stays, fades))
 
-    return optax.GradientTransformationExtraArgs(_counting(alpha), update)
+    return _aware("sos", alpha, shaped)
 
 
 @link
@@ -215,7 +188,7 @@ def competitive(
         updates: Any, state: Any, params: Any = None, *, grad_fn: GradFn | None = None, **extra: Any
     ) -> tuple[Any, Any]:
         need("competitive", params=params, grad_fn=grad_fn)
-        check_players(updates, params)
+        check_players("competitive", updates, params)
         rate, state = _scheduled(learning_rate, state)
         forward, backward = _forward(grad_fn, params), _backward(grad_fn, params)
 
@@ -232,6 +205,38 @@ def competitive(
         return steps, state
 
     return optax.GradientTransformationExtraArgs(_counting(learning_rate), update)
+
+
+def _aware(
+    name: str, alpha: Any, shaped: Callable[[Any, Any, Any, Any], Any] | None
+) -> optax.GradientTransformationExtraArgs:
+    """A link whose players look ahead to the others' steps.
+
+    Args:
+      name: of the link.
+      alpha: the step that the others are taken to make; or a schedule.
+      shaped: `(updates, those of looking ahead, chi, step) -> updates`; looking ahead alone if None.
+    """
+    check_not_negative(name, "alpha", alpha)
+
+    def update(
+        updates: Any,
+        state: Any,
+        params: Any = None,
+        *,
+        grad_fn: GradFn | None = None,
+        value_fn: Callable[..., Any] | None = None,
+        **extra: Any,
+    ) -> tuple[Any, Any]:
+        need(name, params=params, grad_fn=grad_fn, **({"value_fn": value_fn} if shaped else {}))
+        rate, state = _scheduled(alpha, state)
+        check_players(name, updates, params)
+        ahead = add(updates, _others(_forward(grad_fn, params), updates), -rate)
+        if shaped is None:
+            return ahead, state
+        return shaped(updates, ahead, _shaping(name, grad_fn, value_fn, params), rate), state
+
+    return optax.GradientTransformationExtraArgs(_counting(alpha), update)
 
 
 def _forward(grad_fn: Any, params: Any) -> Callable[[Any], Any]:
@@ -251,10 +256,10 @@ def _others(product: Callable[[Any], Any], vector: Any) -> Any:
     return {player: product(_without(vector, player))[player] for player in vector}
 
 
-def _shaping(grad_fn: Any, value_fn: Any, params: Any) -> Any:
+def _shaping(name: str, grad_fn: Any, value_fn: Any, params: Any) -> Any:
     """`chi`: for each player, the gradient of the others' steps times its own loss's gradient with respect to them."""
     losses, pull = jax.vjp(lambda params: value_fn(params), params)
-    check_players(losses, params)
+    check_players(name, losses, params)
     backward = _backward(grad_fn, params)
 
     def of(player: str) -> Any:

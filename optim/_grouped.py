@@ -1,6 +1,6 @@
 """Many small parameters as a few long ones."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -103,8 +103,8 @@ def grouped(
     check_count("grouped", "max_size", max_size)
     init_groups: Any = tx.init
     update_groups: Any = tx.update
-    for held in _held(tx):
-        _check_by_element(held)
+    for each in tx.inside:
+        _check_by_element(each)
 
     def init(params: Any) -> GroupedState:
         if not jax.tree.leaves(params):
@@ -179,7 +179,8 @@ def _ungroup(groups: Groups, leaves: list[Any]) -> list[Any]:
 
 
 def _check_by_element(held: Link) -> None:
-    assert held.call is not None
+    if held.call is None:
+        return
     name, mask = held.call.name, held.call.kwargs.get("mask")
     if name in _NOT_BY_ELEMENT:
         raise ValueError(
@@ -196,16 +197,3 @@ def _check_by_element(held: Link) -> None:
             f"grouped: expected links that keep no parameters to evaluate with, got {held!r}. "
             "Put it around: chain(grouped(adam(1e-3)), ema_params(0.999)), lookahead(grouped(sgd(0.1)), 5)."
         )
-
-
-def _held(item: Any) -> Iterator[Link]:
-    """All recorded links in a value, itself included."""
-    if isinstance(item, Link):
-        if item.call is not None:
-            yield item
-            yield from _held([item.call.args, item.call.kwargs])
-    elif isinstance(item, tuple | list):
-        for each in item:
-            yield from _held(each)
-    elif isinstance(item, dict):
-        yield from _held(list(item.values()))

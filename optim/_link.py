@@ -34,14 +34,14 @@ class Link(Recorded, optax.GradientTransformationExtraArgs):
     @property
     def evaluates_gradient(self) -> bool:
         """Whether this link, or one that it holds, calls `grad_fn`."""
-        if "grad_fn" in inspect.signature(self.update).parameters:
-            return True
-        return any(link.evaluates_gradient for link in self.held)
+        return any("grad_fn" in inspect.signature(each.update).parameters for each in self.inside)
 
     @property
-    def held(self) -> Iterator["Link"]:
-        """The links among the arguments of the call that made it."""
-        return _links((self.call.args, self.call.kwargs) if self.call else ())
+    def inside(self) -> Iterator["Link"]:
+        """This link, and all in the call that made it."""
+        yield self
+        for held in _links((self.call.args, self.call.kwargs) if self.call else ()):
+            yield from held.inside
 
 
 def link(constructor: Callable[Args, optax.GradientTransformation], home: str | None = None) -> Callable[Args, Link]:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ._link import Link, check_count, check_link, link
+from ._link import check_count, check_link, link
 
 _LEVELS = 127
 _ONE = 0x3F800000  # the pattern of 1.0
@@ -103,7 +103,7 @@ def low_bit(
     tx = check_link("low_bit", "tx", tx)
     if bits not in (8, 16):
         raise ValueError(f"low_bit: expected bits to be 8 or 16, got {bits!r}")
-    if _packs(tx):
+    if any(each.call is not None and each.call.name == "low_bit" for each in tx.inside):
         raise ValueError(f"low_bit: expected tx without low_bit inside, got {tx!r}")
     check_count("low_bit", "block", block)
     check_count("low_bit", "min_size", min_size)
@@ -200,7 +200,3 @@ def _share(level: jax.Array) -> jax.Array:
 
 def _pattern(x: jax.Array) -> jax.Array:
     return jax.lax.bitcast_convert_type(x, jnp.int32)
-
-
-def _packs(tx: Link) -> bool:
-    return (tx.call is not None and tx.call.name == "low_bit") or any(_packs(held) for held in tx.held)

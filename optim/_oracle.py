@@ -75,7 +75,7 @@ def value_and_grads(full: Callable[[Any], tuple[Any, Any]], params: Any) -> tupl
     if not isinstance(values, dict):
         _check_scalar(values, "a scalar loss, or a dict of them")
         return values, pull(jnp.ones_like(values))[0], aux
-    check_players(values, params)
+    check_players("oracle", values, params)
     for player, value in values.items():
         _check_scalar(value, f"a scalar loss of the player {player!r}")
 
@@ -86,16 +86,16 @@ def value_and_grads(full: Callable[[Any], tuple[Any, Any]], params: Any) -> tupl
     return values, {player: gradient(player) for player in params}, aux
 
 
-def check_players(losses: Any, params: Any) -> None:
+def check_players(name: str, losses: Any, params: Any) -> None:
     """Refuses losses, or options, of other players than those of the parameters.
 
     Raises:
-      ValueError: with the players of both.
+      ValueError: naming who asks, with the players of both.
     """
     if not isinstance(params, dict) or set(losses) != set(params):
         found = sorted(params) if isinstance(params, dict) else type(params).__name__
         raise ValueError(
-            f"expected parameters of the players {sorted(losses)}, got {found}. "
+            f"{name}: expected parameters of the players {sorted(losses)}, got {found}. "
             "A game's parameters are a dict, {'player': its parameters}."
         )
 

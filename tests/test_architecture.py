@@ -18,9 +18,9 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = {"nets": nets, "optim": optim, "training": training}
 ALLOWED = {  # what each folder may import, beside the standard library and its own files
     "renga": {"jax", "numpy", "renga.nets", "renga.optim", "renga.training"},
-    "nets": {"jax", "matplotlib", "numpy", "rich", "renga._call", "renga._names", "renga._patterns"},
+    "nets": {"jax", "matplotlib", "numpy", "rich", "renga._call", "renga._names", "renga._patterns", "renga._programs"},
     "nets/convert": {"jax", "numpy", "safetensors", "renga._patterns"},
-    "optim": {"jax", "numpy", "optax", "renga._call", "renga._names", "renga._patterns"},
+    "optim": {"jax", "numpy", "optax", "renga._call", "renga._names", "renga._patterns", "renga._programs"},
     "training": {"jax", "numpy", "optax", "rich", "renga._call", "renga.nets", "renga.optim"},
     "training/cli": {"jax", "numpy", "matplotlib", "sklearn", "renga.nets", "renga.optim", "renga.training"},
 }

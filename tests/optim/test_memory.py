@@ -1,6 +1,6 @@
 """Temporary memory of updates, as XLA plans it, in copies of the parameters."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,18 +11,12 @@ import pytest
 from renga import optim
 from renga.optim import clip_by_global_norm
 
+pytestmark = pytest.mark.usefixtures("full_compiler")  # fusion is what is looked at
+
 SHAPES = {f"w{i}": (1024, 1024) for i in range(5)} | {"b": (1024,)}
 PARAMS = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in SHAPES.items()}
 SIZE = sum(leaf.size * 4 for leaf in PARAMS.values())
 SLACK = 0.02
-
-
-@pytest.fixture(autouse=True)
-def _optimised() -> Iterator[None]:
-    """Fusion is what is looked at."""
-    jax.config.update("jax_disable_most_optimizations", False)
-    yield
-    jax.config.update("jax_disable_most_optimizations", True)
 
 
 def quadratic(params: Any) -> jax.Array:

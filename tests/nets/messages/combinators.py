@@ -45,6 +45,12 @@ ERRORS = {
         ShapeError,
         "ensemble(linear(3), 3, in_axes=1): expected inputs with 3 members along axis 1, got (5,).",
     ),
+    "lora of stacked weights": (
+        lambda: nets.lora(nets.serial(nets.repeat(linear, 2)), "**/w", rank=2).init(KEY, zeros(4, 3)),
+        NetError,
+        "lora(serial(repeat(linear(3), 2)), '**/w', rank=2): expected repeat/w to have 0 stacked axes, got 1, of "
+        "repeat(linear(3), 2). Pass num_stacked=1, or choose weights outside of it by patterns of paths.",
+    ),
     "serial, no input": (
         lambda: nets.serial().init(KEY),
         NetError,
