@@ -80,11 +80,11 @@ from ._chain import chain as chain
 from ._clip import clip_by_global_norm as clip_by_global_norm
 from ._config import from_config as from_config
 from ._config import to_config as to_config
-from ._describe import Cost as Cost
 from ._describe import Description as Description
 from ._describe import Row as Row
 from ._describe import describe as describe
 from ._differentiable import differentiable as differentiable
+from ._evaluations import Cost as Cost
 from ._extragradient import AnchoredState as AnchoredState
 from ._extragradient import PastExtragradientState as PastExtragradientState
 from ._extragradient import anchored as anchored
@@ -189,7 +189,7 @@ from ._optax import yogi as yogi
 from ._optax import zero_nans as zero_nans
 from ._oracle import Oracle as Oracle
 from ._oracle import oracle as oracle
-from ._sharpness import SharpnessState as SharpnessState
+from ._perturbation import SharpnessState as SharpnessState
 from ._sharpness import asam as asam
 from ._sharpness import fisher_sam as fisher_sam
 from ._sharpness import friendly_sam as friendly_sam

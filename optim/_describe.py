@@ -1,41 +1,17 @@
 """What a chain holds and costs, link by link."""
 
-import dataclasses
 import functools
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import optax
 
 from .._call import Call
+from ._evaluations import GRADIENT, PRODUCT, Cost, counted, losses, oracles
 from ._link import Link, check_link
 from ._recorded import arguments_of, call_with
-
-
-@dataclasses.dataclass(frozen=True)
-class Cost:
-    """How often something is evaluated in a step.
-
-    Attributes:
-      always: in every step; a share where it is in one of several steps.
-      sometimes: beside that, at most, where a link chooses.
-      rounds: beside that, in every round of a loop that ends by itself.
-    """
-
-    always: float = 0
-    sometimes: float = 0
-    rounds: float = 0
-
-    def __add__(self, other: "Cost") -> "Cost":
-        return Cost(self.always + other.always, self.sometimes + other.sometimes, self.rounds + other.rounds)
-
-    def __str__(self) -> str:
-        text = f"{self.always:g}" + (f" to {self.always + self.sometimes:g}" if self.sometimes else "")
-        return text + (f" + {self.rounds:g} a round" if self.rounds else "")
 
 
 class Row(NamedTuple):
@@ -108,7 +84,7 @@ def describe(tx: optax.GradientTransformation, params: Any) -> Description:
     shapes = jax.eval_shape(lambda params: params, params)
     watch = _Watch()
     watched = watch.link(tx)
-    counts = _counted(watch.trace(watched, jax.eval_shape(watched.init, shapes), shapes))
+    counts = counted(watch.trace(watched, jax.eval_shape(watched.init, shapes), shapes))
     rows = tuple(spy.row(counts) for spy in watch.spies)
     return Description(rows, sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes)))
 
@@ -132,8 +108,8 @@ class _Spy:
             self.depth,
             dict(sorted(sizes.items())),
             num_bytes,
-            self.total(counts, _GRADIENT),
-            self.total(counts, _PRODUCT),
+            self.total(counts, GRADIENT),
+            self.total(counts, PRODUCT),
         )
 
     def total(self, counts: dict[str, Cost], what: str) -> Cost:
@@ -183,7 +159,7 @@ class _Watch:
             return state
 
         def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
-            own = self.oracles(spy.number)
+            own = oracles(spy.number, players=self.players)
             extra |= {name: own[name] for name in own if extra.get(name) is not None}
             return link.update(updates, state, params, **extra)
 
@@ -197,39 +173,14 @@ class _Watch:
             watched.call = Call(again, link.call.args, link.call.kwargs, link.call.home)
         return watched
 
-    def oracles(self, number: int) -> dict[str, Callable[..., Any]]:
-        """Functions of parameters that leave marks: how often they were differentiated, and how often called."""
-
-        @jax.custom_jvp
-        def grad_fn(params: Any) -> Any:
-            return _marked(f"{_GRADIENT}{number}", params)
-
-        @jax.custom_jvp
-        def value_fn(params: Any) -> Any:
-            return self._losses(params, 0.0)
-
-        @grad_fn.defjvp
-        def _(primals: Any, tangents: Any) -> tuple[Any, Any]:
-            return jax.tree.map(jnp.zeros_like, primals[0]), _marked(f"{_PRODUCT}{number}", tangents[0])
-
-        @value_fn.defjvp
-        def _(primals: Any, tangents: Any) -> tuple[Any, Any]:
-            leaves = jax.tree.leaves(_marked(f"{_GRADIENT}{number}", tangents[0]))
-            along = sum((jnp.sum(leaf).astype(jnp.float32) for leaf in leaves), start=jnp.zeros(()))
-            return self._losses(primals[0], 0.0), self._losses(primals[0], along)
-
-        return {"grad_fn": grad_fn, "value_fn": lambda own, grad_fn=None: value_fn(own)}
-
-    def _losses(self, params: Any, value: Any) -> Any:
-        value = jnp.asarray(value, jnp.float32)
-        return dict.fromkeys(params, value) if self.players else value
-
     def trace(self, watched: Link, state: Any, shapes: Any) -> Any:
         """The program of an update: with one loss, and if links refuse that, with one for each player."""
 
         def update(updates: Any, state: Any, params: Any) -> Any:
-            value = self._losses(params, 0.0)
-            return watched.update(updates, state, params, value=value, grad=updates, **self.oracles(-1))
+            value = losses(params, 0.0, players=self.players)
+            return watched.update(
+                updates, state, params, value=value, grad=updates, **oracles(-1, players=self.players)
+            )
 
         try:
             return jax.make_jaxpr(update)(shapes, state, shapes).jaxpr
@@ -240,66 +191,10 @@ class _Watch:
             return jax.make_jaxpr(update)(shapes, state, shapes).jaxpr
 
 
-_GRADIENT, _PRODUCT = "gradient_of_", "product_of_"
-
-
-def _marked(name: str, tree: Any) -> Any:
-    def function(tree: Any) -> Any:
-        return jax.tree.map(lambda leaf: 2 * leaf, tree)
-
-    function.__name__ = name
-    return jax.jit(function)(tree)
-
-
 def _every(link: Link) -> int:
     """In how many steps a link looks elsewhere once."""
     given = arguments_of(link.call, defaults=True) if link.call else {}
     return given["every"] if isinstance(given.get("every"), int) else 1
-
-
-def _counted(jaxpr: Any, live: Iterable[Any] | None = None) -> dict[str, Cost]:
-    """The marks of a program by name, but those of which nothing comes."""
-    wanted = set(filter(_is_variable, jaxpr.outvars if live is None else live))
-    found: dict[str, Cost] = {}
-    for equation in reversed(jaxpr.eqns):
-        used = [variable in wanted for variable in equation.outvars]
-        if any(used) or equation.effects:
-            wanted |= set(filter(_is_variable, equation.invars))
-            for name, cost in _of_equation(equation, used).items():
-                found[name] = found.get(name, Cost()) + cost
-    return found
-
-
-def _of_equation(equation: Any, used: list[bool]) -> dict[str, Cost]:
-    kind, parts = equation.primitive.name, equation.params
-    if str(parts.get("name", "")).startswith((_GRADIENT, _PRODUCT)):
-        return {parts["name"]: Cost(1)}
-
-    def inside(value: Any) -> dict[str, Cost]:
-        inner = getattr(value, "jaxpr", value)
-        same = kind != "scan" and len(inner.outvars) == len(used)
-        return _counted(inner, [out for out, is_used in zip(inner.outvars, used, strict=False) if is_used or not same])
-
-    if kind == "custom_linear_solve":  # it holds a transpose too, for derivatives
-        parts = {"jaxpr": parts["jaxprs"].solve}
-    held = [each for value in parts.values() for each in (value if isinstance(value, tuple) else [value])]
-    counts = [inside(value) for value in held if hasattr(getattr(value, "jaxpr", value), "eqns")]
-    names = {name for count in counts for name in count}
-    return {name: _together(kind, [count.get(name, Cost()) for count in counts], parts) for name in names}
-
-
-def _together(kind: str, costs: list[Cost], parts: Any) -> Cost:
-    if kind == "cond":
-        least, most = (choose(cost.always for cost in costs) for choose in (min, max))
-        return Cost(least, most - least + max(cost.sometimes for cost in costs), max(cost.rounds for cost in costs))
-    total = sum(costs, start=Cost())
-    if kind == "scan":
-        return Cost(*(parts["length"] * number for number in (total.always, total.sometimes, total.rounds)))
-    return Cost(0, 0, total.always + total.sometimes + total.rounds) if kind == "while" else total
-
-
-def _is_variable(atom: Any) -> bool:
-    return not hasattr(atom, "val")  # as literals have
 
 
 def _cells(row: Row, num_params: int) -> tuple[str, ...]:

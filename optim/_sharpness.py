@@ -3,41 +3,16 @@
 Each is a perturbation, which says where to look, times a rule, which says what becomes of the gradient found there.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from jax import lax
 
-from ._link import at, check_count, check_not_negative, check_share, link
+from ._link import at, check_not_negative, check_share, link
 from ._masks import matching_leaves
-from ._oracle import GradFn, need
-from ._trees import add, combine, dot, over, root, square, squared, wide
-
-Patterns = str | Sequence[str]
-
-
-class SharpnessState(NamedTuple):
-    """State of `sam` and its kin.
-
-    Attributes:
-      step: updates made so far, `[]` of int32.
-      perturbation_norm: of the perturbation made last, l2, `[]` of float32.
-      memory: what the perturbation or the rule keeps from step to step; `()` for most.
-    """
-
-    step: jax.Array
-    perturbation_norm: jax.Array
-    memory: Any
-
-
-class _Climb(NamedTuple):
-    """A perturbation before it is scaled: `rho * along / root(length)`."""
-
-    along: Any
-    length: jax.Array
+from ._perturbation import Climb, Patterns, along_gradient, perturbed
+from ._trees import combine, dot, over, root, square, squared, wide
 
 
 @link
@@ -73,7 +48,7 @@ def sam(
     >>> [round(step, 3) for step in updates.tolist()]
     [-0.606, -0.808]
     """
-    return _perturbed("sam", rho, _along_gradient, every=every, exclude=exclude)
+    return perturbed("sam", rho, along_gradient, every=every, exclude=exclude)
 
 
 @link
@@ -107,13 +82,13 @@ def asam(
     """
     check_not_negative("asam", "eta", eta)
 
-    def climb(step: jax.Array, params: Any, grads: Any, memory: Any) -> tuple[_Climb, Any]:
+    def climb(step: jax.Array, params: Any, grads: Any, memory: Any) -> tuple[Climb, Any]:
         plain = matching_leaves("asam", params, unscaled)
         scale = jax.tree.map(lambda w, ones: jnp.ones_like(w) if ones else jnp.abs(w) + at(eta, step), params, plain)
         scaled = combine(lambda g, t: t * g, grads, scale)
-        return _Climb(combine(lambda g, t: t * g, scaled, scale), square(scaled)), memory
+        return Climb(combine(lambda g, t: t * g, scaled, scale), square(scaled)), memory
 
-    return _perturbed("asam", rho, climb, every=every, exclude=exclude, patterns=unscaled)
+    return perturbed("asam", rho, climb, every=every, exclude=exclude, patterns=unscaled)
 
 
 @link
@@ -146,7 +121,7 @@ def gsam(
         share, weight = over(dot(found, grads), square(found)), at(alpha, step)
         return combine(lambda p, g: p - weight * (g - share * p), found, grads), memory
 
-    return _perturbed("gsam", rho, _along_gradient, rule, every=every, exclude=exclude)
+    return perturbed("gsam", rho, along_gradient, rule, every=every, exclude=exclude)
 
 
 @link
@@ -174,11 +149,11 @@ def fisher_sam(
     """
     check_not_negative("fisher_sam", "eta", eta)
 
-    def climb(step: jax.Array, params: Any, grads: Any, memory: Any) -> tuple[_Climb, Any]:
+    def climb(step: jax.Array, params: Any, grads: Any, memory: Any) -> tuple[Climb, Any]:
         along = combine(lambda g: g / (1 + at(eta, step) * squared(wide(g))), grads)
-        return _Climb(along, dot(grads, along)), memory
+        return Climb(along, dot(grads, along)), memory
 
-    return _perturbed("fisher_sam", rho, climb, every=every, exclude=exclude)
+    return perturbed("fisher_sam", rho, climb, every=every, exclude=exclude)
 
 
 @link
@@ -216,18 +191,18 @@ def friendly_sam(
     check_not_negative("friendly_sam", "sigma", sigma)
     check_share("friendly_sam", "decay", decay, one=True)
 
-    def climb(step: jax.Array, params: Any, grads: Any, memory: Any) -> tuple[_Climb, Any]:
+    def climb(step: jax.Array, params: Any, grads: Any, memory: Any) -> tuple[Climb, Any]:
         mean, started = memory
         # The mean begins as the first gradient.
         taken, kept = (jnp.where(started, at(share, step), 0) for share in (sigma, decay))
         along = combine(lambda g, m: g - taken * m, grads, mean)
         moved = combine(lambda m, g: kept * m + (1 - kept) * g, mean, grads)
-        return _Climb(along, square(along)), (moved, jnp.ones_like(started))
+        return Climb(along, square(along)), (moved, jnp.ones_like(started))
 
     def begin(params: Any) -> Any:
         return optax.tree.zeros_like(params), jnp.zeros((), bool)
 
-    return _perturbed("friendly_sam", rho, climb, every=every, exclude=exclude, begin=begin)
+    return perturbed("friendly_sam", rho, climb, every=every, exclude=exclude, begin=begin)
 
 
 @link
@@ -262,72 +237,6 @@ def look_sam(
         factor = at(alpha, step) * over(root(square(grads)), root(square(memory)))
         return combine(lambda g, m: g + factor * m, grads, memory)
 
-    return _perturbed(
-        "look_sam", rho, _along_gradient, rule, between, every=every, exclude=exclude, begin=optax.tree.zeros_like
+    return perturbed(
+        "look_sam", rho, along_gradient, rule, between, every=every, exclude=exclude, begin=optax.tree.zeros_like
     )
-
-
-def _along_gradient(step: jax.Array, params: Any, grads: Any, memory: Any) -> tuple[_Climb, Any]:
-    return _Climb(grads, square(grads)), memory
-
-
-def _perturbed(
-    name: str,
-    rho: Any,
-    climb: Callable[[jax.Array, Any, Any, Any], tuple[_Climb, Any]],
-    rule: Callable[[jax.Array, Any, Any, Any], tuple[Any, Any]] = lambda step, grads, found, memory: (found, memory),
-    between: Callable[[jax.Array, Any, Any], Any] = lambda step, grads, memory: grads,
-    *,
-    every: int,
-    exclude: Patterns,
-    patterns: Patterns = (),
-    begin: Callable[[Any], Any] = lambda params: (),
-) -> optax.GradientTransformationExtraArgs:
-    """A link from its two parts.
-
-    Args:
-      name: of the link.
-      rho: radius; or a schedule.
-      climb: `(step, params, grads, memory) -> (where to, memory)`, at every step.
-      rule: `(step, grads, gradient found, memory) -> (updates, memory)`, where the link looked elsewhere.
-      between: `(step, grads, memory) -> updates`, where it did not.
-      every: steps from one look to the next.
-      exclude: paths of parameters that are not perturbed.
-      patterns: other paths, which are to match too.
-      begin: `params -> memory`.
-    """
-    check_not_negative(name, "rho", rho)
-    check_count(name, "every", every)
-
-    def init(params: Any) -> SharpnessState:
-        for given in (exclude, patterns):
-            matching_leaves(name, params, given)
-        return SharpnessState(jnp.zeros((), jnp.int32), jnp.zeros((), jnp.float32), begin(params))
-
-    def update(
-        updates: Any, state: Any, params: Any = None, *, grad_fn: GradFn | None = None, **extra: Any
-    ) -> tuple[Any, Any]:
-        need(name, params=params, grad_fn=grad_fn)
-        step, _, memory = state
-        updates, params = jax.tree.map(jnp.asarray, (updates, params))  # NumPy's float64 is no constant of a branch
-        hidden = matching_leaves(name, params, exclude)
-        seen = jax.tree.map(lambda g, out: jnp.zeros_like(g) if out else g, updates, hidden)
-        (along, length), memory = climb(step, params, seen, memory)
-        radius = at(rho, step)
-
-        def look() -> tuple[Any, Any, jax.Array]:
-            factor = over(radius, root(length))
-            found = grad_fn(add(params, along, factor))  # pyright: ignore[reportOptionalCall]
-            given, kept = rule(step, updates, found, memory)
-            norm = jnp.asarray(factor * root(square(along)), jnp.float32)
-            return combine(lambda g, new: new, updates, given), kept, norm
-
-        if every == 1:
-            given, memory, norm = look()
-        else:
-            given, memory, norm = lax.cond(
-                step % every == 0, look, lambda: (between(step, updates, memory), memory, jnp.zeros((), jnp.float32))
-            )
-        return given, SharpnessState(jnp.asarray(optax.safe_increment(step)), norm, memory)
-
-    return optax.GradientTransformationExtraArgs(init, update)
