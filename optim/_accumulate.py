@@ -10,7 +10,7 @@ from jax.extend.core import Literal
 
 from .._programs import evaluated
 from ._link import check_count, check_link, link
-from ._trees import combine, select
+from ._trees import all_finite, combine, select
 
 
 class AccumulateState(NamedTuple):
@@ -38,7 +38,8 @@ def accumulate(
     A micro-batch whose gradients are not finite is left out of the mean; if none of a window is finite, the
     parameters and the chain's state stay. The chain runs once a window, and one buffer of the parameters' size is held.
 
-    Links that look elsewhere stand before it: `chain(sam(0.05), accumulate(adam(1e-3), 4))` perturbs each micro-batch
+    Links before it see every micro-batch, one that is not finite too: `trace` there would keep it. Those that look
+    elsewhere stand before it: `chain(sam(0.05), accumulate(adam(1e-3), 4))` perturbs each micro-batch
     by itself. Inside they would see only the last one, and are refused.
 
     Args:
@@ -48,7 +49,8 @@ def accumulate(
     Returns:
       A link.
     Raises:
-      ValueError: if `every` is below 1, or the chain evaluates gradients.
+      ValueError: if `every` is below 1, or the chain evaluates gradients; from `update`, if the updates have not the
+        shapes of the parameters.
       TypeError: if `tx` is no link.
 
     >>> tx = accumulate(sgd(1.0), 2)
@@ -68,6 +70,7 @@ def accumulate(
         return AccumulateState(tx.init(params), seen, good, optax.tree.zeros_like(params, dtype=dtype))
 
     def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
+        _check_shapes(updates, state.mean)
         finite = all_finite(updates)
         good, seen = state.good + finite, state.seen + 1
         first, share = state.good == 0, 1 / jnp.maximum(good, 1)
@@ -89,6 +92,16 @@ def accumulate(
         return steps, AccumulateState(inner, jnp.where(last, 0, seen), jnp.where(last, 0, good), mean)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _check_shapes(updates: Any, mean: Any) -> None:
+    for (path, leaf), held in zip(jax.tree_util.tree_leaves_with_path(updates), jax.tree.leaves(mean), strict=True):
+        if jnp.shape(leaf) != held.shape:
+            raise ValueError(
+                f"accumulate: expected updates of shape {held.shape} at "
+                f"{jax.tree_util.keystr(path, simple=True, separator='/') or 'the root'}, got {jnp.shape(leaf)}. What "
+                "takes gradients of tasks stands before it: chain(agreement(), accumulate(sgd(0.1), 4))."
+            )
 
 
 class SkipNotFiniteState(NamedTuple):
@@ -192,13 +205,6 @@ def choose(goes: jax.Array, function: Any, state: Any, *args: Any) -> tuple[Any,
         return jnp.where(goes, value, jnp.zeros_like(value) if old[index] is None else old[index])
 
     return jax.tree.unflatten(structure, [chosen(index, v) for index, v in enumerate(jaxpr.outvars)])
-
-
-def all_finite(tree: Any) -> jax.Array:
-    """Whether every number of a tree is finite, `[]` of bool."""
-    floats = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)]
-    # What is not finite, less itself, is NaN, and so is the sum. XLA on CPUs would hold an array of bools.
-    return jnp.all(jnp.array([jnp.isfinite(jnp.sum(leaf - leaf)) for leaf in floats])) if floats else jnp.asarray(True)
 
 
 def _among(atom: Any, variables: Any) -> bool:

@@ -56,7 +56,9 @@ def ema_params(decay: float = 0.999, *, debias: bool = True) -> optax.GradientTr
 
     def weight(step: jax.Array, count: jax.Array) -> jax.Array:
         # The share of the newest among `count` debiased ones; without a bias to take off, 1 - decay.
-        return (1 - decay) / (1 - decay ** (count + 1.0)) if debias else jnp.asarray(1 - decay)
+        # The sum of their shares, 1 - decay^n, is nearly all rounding where the decay is close to 1.
+        total = -jnp.expm1((count + 1.0) * jnp.log1p(decay - 1)) if debias else 1
+        return jnp.asarray((1 - decay) / total)
 
     return _averaging("ema_params", weight, lambda step: jnp.asarray(True), begins=not debias)
 
@@ -186,7 +188,8 @@ def eval_params(opt_state: Any, params: Any) -> Any:
     """The parameters to evaluate with: the average that a chain keeps, or where its iterate stands.
 
     Known are `ema_params`, `average_params`, `lookahead`, `past_extragradient` and Optax's schedule-free optimizers,
-    anywhere in a chain or a wrapper. Parameters that a mask hides from it are as they are.
+    anywhere in a chain or a wrapper. Parameters that a mask hides from it are as they are; in a partition each group
+    may have its own.
 
     Args:
       opt_state: state of the chain.
@@ -194,7 +197,7 @@ def eval_params(opt_state: Any, params: Any) -> Any:
     Returns:
       Parameters of the same structure and dtypes.
     Raises:
-      ValueError: if the state holds none of these, or more than one.
+      ValueError: if the state holds none of these, or more than one of some parameters.
 
     >>> tx = chain(sgd(0.1), ema_params(0.9))
     >>> params = {"w": jnp.ones(2)}
@@ -210,24 +213,35 @@ def eval_params(opt_state: Any, params: Any) -> Any:
         return known
 
     jax.tree.leaves(opt_state, is_leaf=look)
-    if len(views) != 1:
+    seen = [_seen(view, params) for view in views]
+    owners = jax.tree.map(lambda _, *own: sum(not is_hole(leaf) for leaf in own), params, *seen)
+    if not views or max(jax.tree.leaves(owners), default=1) > 1:
         found = " and ".join(type(view).__name__ for view in views) or "none"
         raise ValueError(
             f"eval_params: expected the state of one link that keeps other parameters to evaluate with, got {found}. "
             "Put ema_params(0.999) at the end of the chain."
         )
-    (view,) = views
+    for own in seen:
+        params = fill(own, params)
+    return params
+
+
+def _seen(view: Any, params: Any) -> Any:
+    """What a link would evaluate its own parameters with; holes for all others."""
     if isinstance(view, AverageParamsState):
-        return combine(lambda now, mean: jnp.where(view.averaged > 0, mean, now), params, fill(view.average, params))
+        return _own(lambda mean, now: jnp.where(view.averaged > 0, mean, now), view.average, params)
     if isinstance(view, LookaheadState):
-        return combine(lambda now, slow: jnp.where(view.step > 0, slow, now), params, fill(view.slow, params))
+        return _own(lambda slow, now: jnp.where(view.step > 0, slow, now), view.slow, params)
     if isinstance(view, PastExtragradientState):
-        return fill(jax.tree.map(_behind, view.ahead, params, is_leaf=is_hole), params)
-    return fill(optax.contrib.schedule_free_eval_params(view, punch(params, view.z)), params)
+        return _own(lambda ahead, now: now - ahead, view.ahead, params)
+    return optax.contrib.schedule_free_eval_params(view, punch(params, view.z))
 
 
-def _behind(ahead: Any, now: Any) -> Any:
-    return ahead if is_hole(ahead) else (now - ahead).astype(now.dtype)
+def _own(function: Any, held: Any, params: Any) -> Any:
+    def one(mine: Any, now: Any) -> Any:
+        return mine if is_hole(mine) else function(mine, now).astype(now.dtype)
+
+    return jax.tree.map(one, held, params, is_leaf=is_hole)
 
 
 _VIEWS = (AverageParamsState, LookaheadState, PastExtragradientState, optax.contrib.ScheduleFreeState)

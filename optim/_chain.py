@@ -5,7 +5,7 @@ from typing import Any
 import optax
 
 from .._names import numbered
-from ._link import Link, link
+from ._link import Link, evaluates_gradient, link
 
 
 @link
@@ -42,7 +42,7 @@ def chain(
     for item in every:
         if not isinstance(item, optax.GradientTransformation):
             raise TypeError(f"chain: expected links such as adam(1e-3), got {item!r}")
-    looking = [item for item in every if isinstance(item, Link) and item.evaluates_gradient]
+    looking = [item for item in every if evaluates_gradient(item)]
     if len(looking) > 1:
         raise ValueError(
             f"chain: expected at most one link that evaluates gradients, got {' and '.join(map(repr, looking))}. "

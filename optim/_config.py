@@ -50,12 +50,15 @@ def from_config(
 ) -> Link:
     """A chain from nested dicts; the inverse of `to_config`.
 
+    Integers that stand for a float become one, and lists of text tuples, so that one description makes one chain.
+
     Args:
       config: `{"name": constructor, argument: value, ...}`; the name is that of a link of `optim`. Schedules, where
         a number may be one, are described alike: `{"name": "cosine_decay_schedule", "init_value": 0.1, ...}`.
       known: constructors of your own by name.
       num_steps: length of the run. A schedule whose description leaves out its `decay_steps` or `transition_steps`,
-        although it needs them, lasts so long.
+        although it needs them, lasts so long; in `accumulate`, so many windows, and in links that step their base
+        twice, so many pairs.
       where: what the description is called in errors.
     Returns:
       A link.
@@ -92,8 +95,9 @@ class _Reader:
         for argument in given:
             if argument not in parameters:
                 raise ValueError(f"{where}.{argument}: expected an argument of {name}. {listed(parameters, argument)}")
+        inner = _Reader(self.known, _steps_inside(name, given, self.num_steps))
         values = {
-            argument: self.value(value, parameters[argument], f"{where}.{argument}")
+            argument: inner.value(value, parameters[argument], f"{where}.{argument}")
             for argument, value in given.items()
         }
         for argument, parameter in parameters.items():
@@ -127,7 +131,9 @@ class _Reader:
             raise ValueError(f"{where}: expected {_words(parameter, allowed)}, got {value!r}")
         if type(value) is int and allowed and int not in allowed and float in allowed:
             return float(value)
-        if isinstance(value, list) and (isinstance(parameter.default, tuple) or _holds(allowed, tuple)):
+        if isinstance(value, list) and (
+            _is_text(value) or isinstance(parameter.default, tuple) or _holds(allowed, tuple)
+        ):
             return tuple(value)
         if type(value) is dict and any(_has_integer_names(kind) for kind in allowed):
             return {_integer(name, where): item for name, item in value.items()}
@@ -143,6 +149,16 @@ class _Reader:
         if not isinstance(value, str | bool | int | float):
             raise ValueError(f"{where}: expected text, a number, true or false, a list or a table, got {value!r}")
         return value
+
+
+def _steps_inside(name: str, given: Mapping[str, Any], num_steps: int | None) -> int | None:
+    """How often a link updates the one that it holds, in so many steps of its own."""
+    if num_steps is None:
+        return None
+    if name in ("extragradient_plus", "anchored") or (name == "extragradient" and given.get("moments") != "second"):
+        return 2 * num_steps
+    every = given.get("every") if name == "accumulate" else 1
+    return max(num_steps // every, 1) if isinstance(every, int) and every > 0 else num_steps
 
 
 def _constructors() -> dict[str, Callable[..., Any]]:
@@ -173,7 +189,7 @@ def _said(value: Any, where: str) -> Any:
         return _call_said(value, where)
     if isinstance(value, str | bool | int):
         return value
-    if isinstance(value, float):
+    if isinstance(value, float | np.floating):
         return float(value)
     if type(value) in (list, tuple):
         return [_said(item, f"{where}[{index}]") for index, item in enumerate(value)]
@@ -225,6 +241,10 @@ def _words(parameter: inspect.Parameter, allowed: tuple[Any, ...]) -> str:
     if any(isinstance(kind, type) and issubclass(kind, optax.GradientTransformation) for kind in allowed):
         words.append("a link")
     return " or ".join(words) or "another kind"
+
+
+def _is_text(value: list[Any]) -> bool:
+    return bool(value) and all(isinstance(item, str) for item in value)
 
 
 def _holds(allowed: tuple[Any, ...], kind: type) -> bool:

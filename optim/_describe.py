@@ -84,7 +84,9 @@ def describe(tx: optax.GradientTransformation, params: Any) -> Description:
     shapes = jax.eval_shape(lambda params: params, params)
     watch = _Watch()
     watched = watch.link(tx)
-    counts = counted(watch.trace(watched, jax.eval_shape(watched.init, shapes), shapes))
+    tasks = any(each.call is not None and each.call.name == "agreement" for each in tx.inside)
+    grads = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((2, *leaf.shape), leaf.dtype), shapes) if tasks else shapes
+    counts = counted(watch.trace(watched, jax.eval_shape(watched.init, shapes), shapes, grads))
     rows = tuple(spy.row(counts) for spy in watch.spies)
     return Description(rows, sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes)))
 
@@ -173,7 +175,7 @@ class _Watch:
             watched.call = Call(again, link.call.args, link.call.kwargs, link.call.home)
         return watched
 
-    def trace(self, watched: Link, state: Any, shapes: Any) -> Any:
+    def trace(self, watched: Link, state: Any, shapes: Any, grads: Any) -> Any:
         """The program of an update: with one loss, and if links refuse that, with one for each player."""
 
         def update(updates: Any, state: Any, params: Any) -> Any:
@@ -183,12 +185,12 @@ class _Watch:
             )
 
         try:
-            return jax.make_jaxpr(update)(shapes, state, shapes).jaxpr
+            return jax.make_jaxpr(update)(grads, state, shapes).jaxpr
         except (TypeError, ValueError):
             if not isinstance(shapes, dict):
                 raise
             self.players = True
-            return jax.make_jaxpr(update)(shapes, state, shapes).jaxpr
+            return jax.make_jaxpr(update)(grads, state, shapes).jaxpr
 
 
 def _every(link: Link) -> int:

@@ -15,11 +15,13 @@ from ._link import check_link, link
 
 @link
 def differentiable(tx: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
-    """The same updates, with a derivative of zero where a root is taken of zero.
+    """The same updates, with a derivative of zero where a root is taken of zero, or something divided by zero.
 
-    Adam divides by the root of a mean of squares, RMS and clipping by that of a sum. Where a gradient is zero the
-    derivative of the root is infinite, and gradients through the update, as meta-learning takes them, are NaN. Here the
-    root counts as a constant there; in a loop inside the chain it stays as it is. Values are as they were, bitwise.
+    Adam divides by the root of a mean of squares, RMS and clipping by that of a sum, LAMB and LARS by a norm. Where a
+    gradient is zero the derivative of the root is infinite, and gradients through the update, as meta-learning takes
+    them, are NaN. Here the root and the quotient count as constants there; in a loop inside the chain they stay as they
+    are. Values are as they were, bitwise, and so is what is NaN itself: RAdam multiplies by the root of a negative
+    number before it leaves the product out, and its gradients stay NaN.
 
     Args:
       tx: the chain, of Optax's own links too.
@@ -35,19 +37,19 @@ def differentiable(tx: optax.GradientTransformation) -> optax.GradientTransforma
     tx = check_link("differentiable", "tx", tx)
 
     def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
-        return _with_safe_roots(lambda *args: tx.update(*args, **extra), updates, state, params)
+        return _with_safe_derivatives(lambda *args: tx.update(*args, **extra), updates, state, params)
 
     return optax.GradientTransformationExtraArgs(tx.init, update)
 
 
-def _with_safe_roots(function: Callable[..., Any], *args: Any) -> Any:
+def _with_safe_derivatives(function: Callable[..., Any], *args: Any) -> Any:
     program, shapes = jax.make_jaxpr(function, return_shape=True)(*args)
     outputs = _run(program.jaxpr, program.consts, jax.tree.leaves(args))
     return jax.tree.unflatten(jax.tree.structure(shapes), outputs)
 
 
 def _run(jaxpr: Jaxpr, consts: Any, args: Any) -> list[Any]:
-    """The outputs of a program whose roots are safe, those in branches too; in loops they stay as they are."""
+    """The outputs of a program whose derivatives are safe, in branches too; in loops they stay as they are."""
     values: dict[Any, Any] = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *args), strict=True))
 
     def read(place: Any) -> Any:
@@ -56,8 +58,8 @@ def _run(jaxpr: Jaxpr, consts: Any, args: Any) -> list[Any]:
     for eqn in jaxpr.eqns:
         given = [read(place) for place in eqn.invars]
         inner = eqn.params.get("jaxpr")
-        if eqn.primitive.name in _ROOTS:
-            outputs = [_ROOTS[eqn.primitive.name](*given)]
+        if eqn.primitive.name in _SAFE and jnp.issubdtype(jnp.result_type(*given), jnp.inexact):
+            outputs = [_SAFE[eqn.primitive.name](*given)]
         elif eqn.primitive.name in ("jit", "pjit") and isinstance(inner, ClosedJaxpr):
             outputs = _run(inner.jaxpr, inner.consts, given)
         elif eqn.primitive.name == "cond":
@@ -95,7 +97,21 @@ def _(primals: Any, tangents: Any) -> Any:
     return _rsqrt(x), jnp.where(x == 0, 0, t * -0.5 * _rsqrt(safe) / safe)
 
 
-_ROOTS: dict[str, Callable[..., Any]] = {
+@jax.custom_jvp
+def _div(x: jax.Array, y: jax.Array) -> jax.Array:
+    return lax.div(x, y)
+
+
+@_div.defjvp
+def _(primals: Any, tangents: Any) -> Any:
+    (x, y), (dx, dy) = primals, tangents
+    out = y == 0
+    safe = jnp.where(out, 1, y)
+    return _div(x, y), jnp.where(out, 0, dx / safe - dy * (jnp.where(out, 0, x) / safe) / safe)
+
+
+_SAFE: dict[str, Callable[..., Any]] = {
+    "div": lambda x, y, **_: _div(x, y),
     "sqrt": lambda x, **_: _sqrt(x),
     "rsqrt": lambda x, **_: _rsqrt(x),
 }

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ._link import check_link, check_positive, check_word, link
+from ._link import Link, check_link, check_positive, check_word, link
 from ._oracle import GradFn, need
 from ._trees import add, combine
 
@@ -18,8 +18,9 @@ def extragradient(
     """Steps by the gradient at the point that a first step leads to: `z - eta F(z - eta F(z))` with `base = sgd(eta)`.
 
     Both steps are made by `base`, from `params`: `extragradient(adam(1e-3))` is ExtraAdam. It costs one more gradient
-    a step and holds nothing of its own. On the bilinear game `f = xy` the distance to the solution becomes
-    `sqrt((1 - eta^2)^2 + eta^2)` times as long a step: 0.995038 at 0.1, 0.901388 at 0.5.
+    a step and holds nothing of its own. `value`, which Polyak's step sizes ask for, is that of `params` at both. On the
+    bilinear game `f = xy` the distance to the solution becomes `sqrt((1 - eta^2)^2 + eta^2)` times as long a step:
+    0.995038 at 0.1, 0.901388 at 0.5.
 
     Source: Korpelevich 1976; with Adam, Gidel et al. 2019, https://arxiv.org/abs/1802.10551, algorithm 4.
 
@@ -31,7 +32,8 @@ def extragradient(
     Returns:
       A link whose `update` needs `params` and `grad_fn`, which `training.step` and `oracle` pass.
     Raises:
-      ValueError: if `stretch` is not above 0, `moments` is neither word, or `base` evaluates gradients itself.
+      ValueError: if `stretch` is not above 0, `moments` is neither word, or `base` evaluates gradients itself or
+        accumulates them.
       TypeError: if `base` is no link; from `update`, if `params` or `grad_fn` is missing.
 
     >>> tx = extragradient(sgd(0.25))
@@ -40,7 +42,7 @@ def extragradient(
     >>> updates.item()
     -0.25
     """
-    base = check_link("extragradient", "base", base, evaluates=False)
+    base = _base("extragradient", base, evaluates=False)
     check_positive("extragradient", "stretch", stretch)
     check_word("extragradient", "moments", moments, ("both", "second"))
 
@@ -50,6 +52,7 @@ def extragradient(
         need("extragradient", params=params, grad_fn=grad_fn)
         ahead, after = base.update(updates, state, params, grad_fn=grad_fn, **extra)
         grads = grad_fn(add(params, ahead, stretch))  # pyright: ignore[reportOptionalCall]
+        extra |= {"grad": grads} if "grad" in extra else {}
         return base.update(grads, after if moments == "both" else state, params, grad_fn=grad_fn, **extra)
 
     return optax.GradientTransformationExtraArgs(base.init, update)
@@ -71,7 +74,7 @@ def extragradient_plus(base: optax.GradientTransformation, *, beta: float = 0.5)
     Returns:
       A link whose `update` needs `params` and `grad_fn`.
     Raises:
-      ValueError: if `beta` is not above 0 and at most 1, or `base` evaluates gradients itself.
+      ValueError: if `beta` is not above 0 and at most 1, or `base` evaluates gradients itself or accumulates them.
 
     >>> extragradient_plus(sgd(0.1))
     extragradient_plus(sgd(0.1))
@@ -113,7 +116,7 @@ def past_extragradient(
     Returns:
       A link; it holds one copy of the parameters' size.
     Raises:
-      ValueError: if `first_step` is neither word.
+      ValueError: if `first_step` is neither word, or `base` accumulates gradients.
 
     >>> tx = past_extragradient(sgd(0.1))
     >>> first, state = tx.update(jnp.array(1.0), tx.init(jnp.array(0.0)), jnp.array(0.0))
@@ -121,7 +124,7 @@ def past_extragradient(
     >>> round(first.item(), 3), round(second.item(), 3)
     (-0.2, -0.3)
     """
-    base = check_link("past_extragradient", "base", base)
+    base = _base("past_extragradient", base, evaluates=True)
     check_word("past_extragradient", "first_step", first_step, ("zero", "same"))
 
     def init(params: Any) -> PastExtragradientState:
@@ -166,7 +169,7 @@ def anchored(base: optax.GradientTransformation) -> optax.GradientTransformation
     Returns:
       A link whose `update` needs `params` and `grad_fn`; it holds one copy of the parameters.
     Raises:
-      ValueError: if `base` evaluates gradients itself.
+      ValueError: if `base` evaluates gradients itself or accumulates them.
       TypeError: if `base` is no link; from `update`, if `params` or `grad_fn` is missing.
 
     >>> tx = anchored(sgd(0.1))
@@ -175,7 +178,7 @@ def anchored(base: optax.GradientTransformation) -> optax.GradientTransformation
     >>> round(updates.item(), 3)
     -0.09
     """
-    base = check_link("anchored", "base", base, evaluates=False)
+    base = _base("anchored", base, evaluates=False)
 
     def init(params: Any) -> AnchoredState:
         return AnchoredState(base.init(params), jnp.zeros((), jnp.int32), optax.tree.zeros_like(params))
@@ -189,7 +192,20 @@ def anchored(base: optax.GradientTransformation) -> optax.GradientTransformation
         pull = combine(lambda now, begin: (begin - now) / (state.step + 2.0), params, anchor)
         ahead, after = base.update(updates, state.base, params, grad_fn=grad_fn, **extra)
         grads = grad_fn(add(add(params, pull), ahead))  # pyright: ignore[reportOptionalCall]
+        extra |= {"grad": grads} if "grad" in extra else {}
         step, after = base.update(grads, after, params, grad_fn=grad_fn, **extra)
         return add(step, pull), AnchoredState(after, jnp.asarray(optax.safe_increment(state.step)), anchor)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _base(name: str, base: Any, *, evaluates: bool) -> Link:
+    """The chain that makes steps: one that does not wait, since where it looks would be where it stands."""
+    made = check_link(name, "base", base, evaluates=evaluates)
+    if any(each.call is not None and each.call.name == "accumulate" for each in made.inside):
+        raise ValueError(
+            f"{name}: expected base to step every time, got {base!r}. "
+            "Take the mean of micro-batches in the loss: loss_fn = lambda params, batches: "
+            "jnp.mean(jax.lax.map(lambda batch: loss(params, batch), batches))."
+        )
+    return made

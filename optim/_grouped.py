@@ -19,7 +19,10 @@ _NOT_BY_ELEMENT = {
     "normalize", "novograd", "scale_by_trust_ratio", "sm3", "soap",
 }  # fmt: skip
 _BY_PATH = {"freeze", "masked", "partition"}
-_WITH_A_VIEW = {"average_params", "ema_params", "lookahead", "past_extragradient", "schedule_free"}
+_WITH_A_VIEW = {
+    "average_params", "ema_params", "lookahead", "past_extragradient", "schedule_free", "schedule_free_adamw",
+    "schedule_free_sgd",
+}  # fmt: skip
 
 
 class GroupedState(NamedTuple):
@@ -109,6 +112,7 @@ def grouped(
     def init(params: Any) -> GroupedState:
         if not jax.tree.leaves(params):
             return GroupedState(tx.init(params))  # the placeholder of `optax.tree.map_params` stays one
+        params = jax.tree.map(_array, params)
         excluded = matching_leaves("grouped", params, exclude)
         return GroupedState(init_groups(_group(params, _layout(params, excluded, max_size))))
 
@@ -127,6 +131,10 @@ def grouped(
         return jax.tree.unflatten(structure, _ungroup(steps, leaves)), GroupedState(inner)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _array(leaf: Any) -> Any:
+    return leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf)
 
 
 def _layout(tree: Any, excluded: Any, max_size: int) -> tuple[tuple[int, ...], ...]:

@@ -51,7 +51,8 @@ def inject_hyperparams(
       A link; `get_hyperparams` and `set_hyperparams` read and write its state.
     Raises:
       TypeError: if `tx` is no link that knows the call that made it.
-      ValueError: if a pattern matches no path, with the paths that there are.
+      ValueError: if a pattern matches no path, with the paths that there are; if the chain holds another
+        `inject_hyperparams`, or names that make one path of two numbers.
 
     >>> tx = inject_hyperparams(chain(sam(0.05), sgd(0.1, momentum=0.9)))
     >>> state = tx.init(jnp.zeros(2))
@@ -62,6 +63,10 @@ def inject_hyperparams(
     if not isinstance(tx, Link) or tx.call is None:
         raise TypeError(
             f"inject_hyperparams: expected a link that is the call that made it, such as optim.adam(1e-3), got {tx!r}"
+        )
+    if any(each.call is not None and each.call.name == "inject_hyperparams" for each in tx.inside):
+        raise ValueError(
+            f"inject_hyperparams: expected tx without another one inside, got {tx!r}. This one finds all numbers."
         )
     values = _changeable(tx)
     if values or paths != "**":
@@ -147,6 +152,11 @@ def _changeable(tx: Link) -> dict[str, Any]:
     values: dict[str, Any] = {}
 
     def note(path: str, value: Any) -> Any:
+        if path in values:
+            raise ValueError(
+                f"inject_hyperparams: expected a path for each number, got {path!r} for two. "
+                "Give the links other names."
+            )
         values[path] = value
         return value
 

@@ -1,10 +1,14 @@
 """What a link is: an Optax gradient transformation, and the call that made it."""
 
+import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ParamSpec, cast
 
+import jax
+import numpy as np
 import optax
+from jax.core import Tracer
 
 from .._call import Call, Recorded, recording
 
@@ -30,17 +34,19 @@ class Link(Recorded, optax.GradientTransformationExtraArgs):
     """
 
     call: Call | None = None
+    returned: "Link | None" = None
 
     @property
     def evaluates_gradient(self) -> bool:
         """Whether this link, or one that it holds, calls `grad_fn`."""
-        return any("grad_fn" in inspect.signature(each.update).parameters for each in self.inside)
+        return evaluates_gradient(self)
 
     @property
     def inside(self) -> Iterator["Link"]:
-        """This link, and all in the call that made it."""
+        """This link, all in the call that made it, and all in the link that its constructor returned."""
         yield self
-        for held in _links((self.call.args, self.call.kwargs) if self.call else ()):
+        given = _links((self.call.args, self.call.kwargs) if self.call else ())
+        for held in (*given, *_links(self.returned)):
             yield from held.inside
 
 
@@ -69,38 +75,44 @@ def link(constructor: Callable[Args, optax.GradientTransformation], home: str | 
             )
         made = Link(*optax.with_extra_args_support(cast(Any, transformation)))
         made.call = call
+        made.returned = transformation if isinstance(transformation, Link) else None
         return made
 
     return cast(Callable[Args, Link], recording(constructor, wrap, home))
 
 
+def evaluates_gradient(tx: optax.GradientTransformation) -> bool:
+    """Whether a transformation, Optax's or a user's too, takes `grad_fn`, or holds one that does in its closures."""
+    return _takes(tx.update, "grad_fn", set())
+
+
 def check_not_negative(name: str, argument: str, value: Any) -> None:
-    """Refuses a negative number; schedules and arrays are let through.
+    """Refuses a negative number; schedules, tracers and arrays of several numbers are let through.
 
     Raises:
       ValueError: naming the link, the argument, and what was given.
     """
-    if isinstance(value, int | float) and not value >= 0:
+    if _is_number(value) and not value >= 0:
         raise ValueError(f"{name}: expected {argument} of at least 0, got {value!r}")
 
 
 def check_positive(name: str, argument: str, value: Any) -> None:
-    """Refuses a number that is not above 0; schedules and arrays are let through.
+    """Refuses a number that is not above 0; schedules, tracers and arrays of several numbers are let through.
 
     Raises:
       ValueError: naming the link, the argument, and what was given.
     """
-    if isinstance(value, int | float) and not value > 0:
+    if _is_number(value) and not value > 0:
         raise ValueError(f"{name}: expected {argument} above 0, got {value!r}")
 
 
 def check_share(name: str, argument: str, value: Any, *, one: bool = False) -> None:
-    """Refuses a number that is not at least 0 and below 1, or with `one` at most 1; arrays are let through.
+    """Refuses a number that is not at least 0 and below 1, or with `one` at most 1; tracers are let through.
 
     Raises:
       ValueError: naming the link, the argument, and what was given.
     """
-    if isinstance(value, int | float) and not (0 <= value < 1 or (one and value == 1)):
+    if _is_number(value) and not (0 <= value < 1 or (one and value == 1)):
         raise ValueError(
             f"{name}: expected {argument} of at least 0 and {'at most' if one else 'below'} 1, got {value!r}"
         )
@@ -142,7 +154,7 @@ def check_link(name: str, argument: str, given: Any, *, evaluates: bool = True, 
     if not isinstance(given, optax.GradientTransformation):
         raise TypeError(f"{name}: expected {argument} to be a link such as adam(1e-3), got {given!r}")
     made = given if isinstance(given, Link) else Link(*optax.with_extra_args_support(given))
-    if not evaluates and made.evaluates_gradient:
+    if not evaluates and evaluates_gradient(made):
         remedy = remedy or f"The gradient that {name} finds would be discarded."
         raise ValueError(f"{name}: expected {argument} without links that evaluate gradients, got {given!r}. {remedy}")
     return made
@@ -159,5 +171,36 @@ def _links(held: Any) -> Iterator[Link]:
     elif isinstance(held, tuple | list):
         for item in held:
             yield from _links(item)
-    elif isinstance(held, dict):
+    elif isinstance(held, Mapping):
         yield from _links(list(held.values()))
+
+
+def _takes(value: Any, argument: str, seen: set[int]) -> bool:
+    """Whether a function, or one that it closes over or is bound to, has such an argument."""
+    if id(value) in seen:
+        return False
+    seen.add(id(value))
+    if isinstance(value, functools.partial):
+        return _takes((value.func, value.args, value.keywords), argument, seen)
+    if inspect.ismethod(value):
+        return _takes((value.__func__, list(vars(value.__self__).values())), argument, seen)
+    if inspect.isfunction(value):
+        inner: Iterable[Any] = _cells(value)
+        return argument in inspect.signature(value).parameters or any(_takes(each, argument, seen) for each in inner)
+    if isinstance(value, tuple | list):
+        return any(_takes(each, argument, seen) for each in value)
+    return isinstance(value, Mapping) and _takes(list(value.values()), argument, seen)
+
+
+def _cells(function: Any) -> Iterator[Any]:
+    for cell in function.__closure__ or ():
+        try:
+            yield cell.cell_contents
+        except ValueError:  # a name that is not bound yet
+            continue
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, np.ndarray | jax.Array):
+        return value.ndim == 0 and not isinstance(value, Tracer)
+    return isinstance(value, int | float | np.number)

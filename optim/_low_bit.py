@@ -7,11 +7,20 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ._average import AverageParamsState, LookaheadState
+from ._extragradient import AnchoredState, PastExtragradientState
 from ._link import check_count, check_link, link
 
 _LEVELS, _LEVELS_OF_ONE_SIGN = 127, 255
 _ONE = 0x3F800000  # the pattern of 1.0
 _SMALLEST = 2.0**-126  # normal number of float32: the inverse of a smaller one is infinite
+_PARAMETERS: dict[type, str] = {  # where a state holds parameters, and where its own
+    AverageParamsState: "average",
+    LookaheadState: "slow",
+    AnchoredState: "anchor",
+    PastExtragradientState: "ahead",
+    optax.contrib.ScheduleFreeState: "z",
+}
 
 
 class LowBitState(NamedTuple):
@@ -78,7 +87,8 @@ def low_bit(
 
     8 bits are blocks of codes with a scale each, 16 bits are bfloat16. Both are rounded up or down at random so that
     the mean is exact: a moving average that changes by less than a step a time still arrives. Adam's two moments
-    take 2.03 bytes a parameter instead of 8. Derivatives do not pass through the arrays that are rounded.
+    take 2.03 bytes a parameter instead of 8. Parameters that a state keeps, as `ema_params` and `lookahead` do, stay as
+    they are: rounded they would wander. Derivatives do not pass through the arrays that are rounded.
 
     The saving is between steps. An update unpacks the arrays, and XLA on a CPU holds one or two of them in float32
     until they are rounded; 8 bits take 10 times, 16 bits twice the time of Adam's own update there.
@@ -124,7 +134,7 @@ def low_bit(
     def init(params: Any) -> LowBitState:
         state = tx.init(params)
         first = jax.random.key(key) if isinstance(key, int) else jnp.copy(key)
-        return LowBitState(pack(state, [_is_large(leaf, min_size) for leaf in jax.tree.leaves(state)], first), first)
+        return LowBitState(pack(state, jax.tree.leaves(_large(state, min_size)), first), first)
 
     def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
         now, after = jax.random.split(state.key)
@@ -136,8 +146,17 @@ def low_bit(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _is_large(leaf: Any, min_size: int) -> bool:
-    return getattr(leaf, "dtype", None) == jnp.float32 and leaf.size >= min_size
+def _large(state: Any, min_size: int) -> Any:
+    """For each array of a state, whether it is rounded."""
+
+    def one(node: Any) -> Any:
+        whole = _PARAMETERS.get(type(node))
+        if whole is None:
+            return getattr(node, "dtype", None) == jnp.float32 and node.size >= min_size
+        parts = {name: _large(part, min_size) for name, part in node._asdict().items()}
+        return node._replace(**parts | {whole: jax.tree.map(lambda leaf: False, getattr(node, whole))})
+
+    return jax.tree.map(one, state, is_leaf=lambda node: type(node) in _PARAMETERS)
 
 
 def _is_packed(leaf: Any) -> bool:

@@ -11,7 +11,7 @@ from jax import lax
 from ._link import at, check_count, check_not_negative
 from ._masks import matching_leaves
 from ._oracle import GradFn, need
-from ._trees import add, combine, over, root, square
+from ._trees import add, all_finite, combine, over, root, select, square
 
 Patterns = str | Sequence[str]
 
@@ -83,22 +83,26 @@ def perturbed(
         updates, params = jax.tree.map(jnp.asarray, (updates, params))  # NumPy's float64 is no constant of a branch
         hidden = matching_leaves(name, params, exclude)
         seen = jax.tree.map(lambda g, out: jnp.zeros_like(g) if out else g, updates, hidden)
-        (along, length), memory = climb(step, params, seen, memory)
+        (along, length), remembered = climb(step, params, seen, memory)
         radius = at(rho, step)
 
         def look() -> tuple[Any, Any, jax.Array]:
             factor = over(radius, root(length))
             found = grad_fn(add(params, along, factor))  # pyright: ignore[reportOptionalCall]
-            given, kept = rule(step, updates, found, memory)
+            given, kept = rule(step, updates, found, remembered)
             norm = jnp.asarray(factor * root(square(along)), jnp.float32)
             return combine(lambda g, new: new, updates, given), kept, norm
 
         if every == 1:
-            given, memory, norm = look()
+            given, remembered, norm = look()
         else:
-            given, memory, norm = lax.cond(
-                step % every == 0, look, lambda: (between(step, updates, memory), memory, jnp.zeros((), jnp.float32))
+            given, remembered, norm = lax.cond(
+                step % every == 0,
+                look,
+                lambda: (between(step, updates, remembered), remembered, jnp.zeros((), jnp.float32)),
             )
+        # A micro-batch that `accumulate` leaves out may not stay in what is remembered.
+        memory = select(all_finite(remembered), remembered, memory) if jax.tree.leaves(memory) else memory
         return given, SharpnessState(jnp.asarray(optax.safe_increment(step)), norm, memory)
 
     return optax.GradientTransformationExtraArgs(init, update)

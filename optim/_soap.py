@@ -127,10 +127,11 @@ def soap(
         moved, leaves = (_every(both, part) for part in ("step", "kept"))
         return moved, SoapState(jnp.asarray(optax.safe_increment(step)), leaves)
 
-    links = [optax.GradientTransformationExtraArgs(init, update), optax.scale_by_learning_rate(learning_rate)]
-    if not isinstance(weight_decay, int | float) or weight_decay > 0:
-        links.insert(1, optax.add_decayed_weights(weight_decay))
-    return optax.chain(*links)
+    # A number of exactly zero needs no parameters; one that is injected may become another.
+    decays = not isinstance(weight_decay, int | float) or weight_decay > 0
+    decay = optax.add_decayed_weights(weight_decay) if decays else optax.identity()
+    rotated = optax.GradientTransformationExtraArgs(init, update)
+    return optax.chain(rotated, decay, optax.scale_by_learning_rate(learning_rate))
 
 
 class _Moved(NamedTuple):

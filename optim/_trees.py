@@ -53,3 +53,10 @@ def select(which: Any, yes: Any, no: Any) -> Any:
 def wide(leaf: Any) -> jax.Array:
     """In at least single precision."""
     return leaf.astype(jnp.promote_types(jnp.result_type(leaf), jnp.float32))
+
+
+def all_finite(tree: Any) -> jax.Array:
+    """Whether every number of a tree is finite, `[]` of bool."""
+    floats = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)]
+    # What is not finite, less itself, is NaN, and so is the sum. XLA on CPUs would hold an array of bools.
+    return jnp.all(jnp.array([jnp.isfinite(jnp.sum(leaf - leaf)) for leaf in floats])) if floats else jnp.asarray(True)

@@ -147,8 +147,37 @@ def test_what_accumulate_refuses_says_what_to_write():
         optim.accumulate(optim.sgd(0.1), 0)
     with pytest.raises(ValueError, match=re.escape("chain(sam(0.05), accumulate(adam(1e-3), 4))")):
         optim.accumulate(optim.sam(0.05), 4)
+    with pytest.raises(ValueError, match=re.escape("chain(sam(0.05), accumulate(adam(1e-3), 4))")):
+        optim.accumulate(optax.chain(optim.sam(0.05), optax.sgd(0.1)), 4)
     with pytest.raises(TypeError, match="to be a link such as adam"):
         optim.accumulate(3, 4)  # pyright: ignore[reportArgumentType]
+
+
+def test_gradients_of_tasks_are_accumulated_after_they_agree():
+    tx: Any = optim.accumulate(optim.chain(optim.agreement(), optim.sgd(1.0)), 2)
+    tasks, params = {"w": jnp.ones((3, 4))}, {"w": jnp.ones(4)}
+    with pytest.raises(ValueError, match=re.escape("shape (4,) at w, got (3, 4). What takes gradients of tasks")):
+        tx.update(tasks, tx.init(params), params)
+    tx = optim.chain(optim.agreement(), optim.accumulate(optim.sgd(1.0), 2))
+    state = tx.init(params)
+    _, state = tx.update(tasks, state, params)
+    updates, _ = tx.update(tasks, state, params)
+    np.testing.assert_allclose(updates["w"], -3.0)
+
+
+@pytest.mark.parametrize("sharpness", [optim.friendly_sam(0.1), optim.look_sam(0.1, every=2)], ids=repr)
+@pytest.mark.parametrize("bad", range(3))
+def test_what_sharpness_links_remember_survives_a_bad_micro_batch(sharpness: Any, bad: int):
+    tx: Any = optim.chain(sharpness, optim.accumulate(optim.sgd(0.1), 2))
+    params: Any = {"w": jnp.array([1.0, -2.0])}
+    state = tx.init(params)
+    for step in range(8):
+        scale = jnp.nan if step == bad else 1.0
+        grad_fn = lambda params, scale=scale: jax.tree.map(lambda w: scale * w, params)  # noqa: E731
+        updates, state = tx.update(grad_fn(params), state, params, grad_fn=grad_fn)
+        params = optax.apply_updates(params, updates)
+    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
+    assert jnp.abs(params["w"]).max() < 2 * 0.9**3
 
 
 def many_kinds() -> optax.GradientTransformationExtraArgs:
@@ -229,6 +258,14 @@ def test_numbers_near_the_largest_are_finite():
     tx: Any = optim.skip_not_finite(optim.sgd(1.0))
     grads = jnp.full(4096, jnp.finfo(jnp.float32).max)
     assert int(tx.update(grads, tx.init(grads), grads)[1].skipped) == 0
+
+
+@pytest.mark.parametrize("chain", [optim.chain, optax.chain])
+def test_what_a_link_finds_elsewhere_is_checked_wherever_it_stands(chain: Any):
+    tx: Any = optim.skip_not_finite(chain(optim.sam(0.1), optim.adam(0.1)))
+    params = jnp.ones(2)
+    updates, state = tx.update(params, tx.init(params), params, grad_fn=lambda params: params * jnp.nan)
+    assert (state.skipped, jnp.abs(updates).max()) == (1, 0)
 
 
 def test_what_a_link_finds_elsewhere_is_checked_too():

@@ -160,9 +160,32 @@ def test_optaxs_schedule_free_optimizers_are_known():
 def test_what_has_no_one_view_is_refused_with_what_to_write():
     with pytest.raises(ValueError, match=re.escape("got none. Put ema_params(0.999) at the end of the chain.")):
         optim.eval_params(optim.adam(0.1).init(PARAMS), PARAMS)
+    both = optim.chain(optim.masked(optim.ema_params(), "b"), optim.ema_params())
+    with pytest.raises(ValueError, match="got AverageParamsState and AverageParamsState"):
+        optim.eval_params(both.init(PARAMS), PARAMS)
     two = optim.chain(optim.lookahead(optim.sgd(0.1), 2), optim.ema_params())
     with pytest.raises(ValueError, match="got LookaheadState and AverageParamsState"):
         optim.eval_params(two.init(PARAMS), PARAMS)
+
+
+def test_each_group_of_a_partition_may_have_its_own_view():
+    bases = {"mean": optim.chain(optim.sgd(0.1), optim.average_params()), "slow": optim.lookahead(optim.sgd(0.2), 2)}
+    tx = optim.partition(bases, {"b": "mean", "**": "slow"})
+    seen, state = run(tx)
+    alone = {name: run(base) for name, base in bases.items()}
+    found = optim.eval_params(state, seen[-1])
+    for path, name in {"b": "mean", "w": "slow"}.items():
+        expected = optim.eval_params(alone[name][1], alone[name][0][-1])[path]
+        np.testing.assert_allclose(found[path], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("decay", [0.9999, 0.99999, 0.999999, 0.0])
+def test_an_average_of_equal_parameters_is_exact_at_any_decay(decay: float):
+    tx: Any = optim.ema_params(decay)
+    state = tx.init(jnp.array(1.0))
+    for _ in range(3):
+        _, state = tx.update(jnp.array(0.0), state, jnp.array(1.0))
+        np.testing.assert_allclose(state.average, 1, rtol=1e-6)
 
 
 @pytest.mark.parametrize("tx", [optim.ema_params(), optim.average_params(), optim.lookahead(optim.sgd(0.1), 2)])

@@ -1,6 +1,7 @@
 """Links in a row: names, Optax's among them, and what is refused."""
 
 import re
+import types
 from typing import Any
 
 import jax.numpy as jnp
@@ -114,6 +115,12 @@ def test_a_name_that_a_link_has_already_is_refused():
         optim.chain(optim.clip(1.0), optim.clip(0.5), clip_1=optim.sgd(0.1))
 
 
+@optim.link
+def sharp(rho: float) -> optax.GradientTransformation:
+    """A link of a user's own, made of others."""
+    return optim.chain(optim.sam(rho), optim.sgd(0.1))
+
+
 @pytest.mark.parametrize(
     "holding",
     [
@@ -123,8 +130,13 @@ def test_a_name_that_a_link_has_already_is_refused():
         optim.masked(optim.sam(0.1), {"w": True, "b": False}),
         optim.apply_if_finite(optim.sam(0.1), 3),
         optim.partition({"a": optim.chain(optim.sam(0.1), optim.sgd(0.1)), "b": optim.sgd(0.1)}, {"w": "a", "b": "b"}),
+        optim.partition(types.MappingProxyType({"a": optim.sam(0.1)}), {"**": "a"}),
+        sharp(0.1),
+        optim.Link(*optax.chain(optim.sam(0.1), optim.sgd(0.1))),
+        optim.Link(*optax.masked(optax.named_chain(("sam", optim.sam(0.1))), {"w": True, "b": False})),
+        optim.skip_not_finite(optax.chain(optim.sam(0.1))),
     ],
-    ids=repr,
+    ids=lambda link: re.sub(r" at 0x\w+", "", repr(link)),
 )
 def test_two_links_that_evaluate_gradients_are_refused(holding: optim.Link):
     assert holding.evaluates_gradient

@@ -3,10 +3,11 @@
 import json
 import re
 import tomllib
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 
@@ -86,10 +87,27 @@ def test_a_schedule_that_does_not_say_its_length_lasts_for_the_run():
     config["learning_rate"] |= {"decay_steps": 5}  # pyright: ignore[reportOperatorIssue]
     assert from_config(config, num_steps=7) == optim.sgd(optim.cosine_decay_schedule(0.1, 5))
     falling = {"name": "linear_schedule", "init_value": 1, "end_value": 0}
+    sgd = {"name": "sgd", "learning_rate": falling}
     assert from_config({"name": "sam", "rho": falling}, num_steps=7) == optim.sam(optim.linear_schedule(1, 0, 7))
+    for holder, length in [
+        ({"name": "extragradient", "base": sgd}, 14),
+        ({"name": "extragradient", "base": sgd, "moments": "second"}, 7),
+        ({"name": "extragradient_plus", "base": sgd}, 14),
+        ({"name": "anchored", "base": sgd}, 14),
+        ({"name": "past_extragradient", "base": sgd}, 7),
+        ({"name": "accumulate", "tx": sgd, "every": 3}, 2),
+        ({"name": "accumulate", "tx": {"name": "chain", "links": [sgd]}, "every": 9}, 1),
+    ]:
+        assert f"linear_schedule(1, 0, {length})" in repr(from_config(holder, num_steps=7)), holder
 
 
-SGD = {"name": "sgd", "learning_rate": 0.1}
+def test_text_in_a_list_is_a_tuple_and_an_integer_for_a_float_is_one():
+    assert from_config({"name": "masked", "inner": SGD, "mask": ["w", "b"]}) == optim.masked(SGD_LINK, ("w", "b"))
+    assert from_config(to_config(optim.sam(1))) == optim.sam(1.0)
+    assert to_config(optim.sgd(cast(float, np.float32(0.5)))) == {"name": "sgd", "learning_rate": 0.5}
+
+
+SGD, SGD_LINK = {"name": "sgd", "learning_rate": 0.1}, optim.sgd(0.1)
 STEPS = {"name": "piecewise_constant_schedule", "init_value": 1}
 REFUSED: dict[str, tuple[Any, str]] = {
     "no table": (3, "config: expected a table with a name, such as adam, got 3"),

@@ -44,6 +44,7 @@ def test_the_first_row_is_the_total(name: str):
         (optim.lola(0.1, shaping=False), Cost(), Cost(2)),
         (optim.lola(0.1), Cost(2), Cost(4)),  # with two players
         (optim.sos(0.1), Cost(2), Cost(4)),
+        (optim.chain(optim.agreement(), optim.adam(0.1)), Cost(), Cost()),
         (optim.competitive(0.1), Cost(), Cost(6, rounds=4)),
         (optim.skip_not_finite(optim.chain(optim.sam(0.1), optim.adam(0.1))), Cost(1), Cost()),
         (optim.chain(optim.masked(optim.sam(0.1), "w"), optim.sgd(0.1)), Cost(1), Cost()),

@@ -1,7 +1,7 @@
 """Extragradient, optimism, anchors and averages: their known rates on the game f = xy, and loops in NumPy."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -348,6 +348,25 @@ def test_a_base_that_evaluates_gradients_is_refused(name: str):
 def test_a_base_that_is_no_link_is_refused(name: str):
     with pytest.raises(TypeError, match=r": expected base to be a link such as adam\(1e-3\), got 0\.1$"):
         getattr(optim, name)(0.1)
+
+
+@pytest.mark.parametrize("name", ["extragradient", "extragradient_plus", "anchored", "past_extragradient"])
+def test_a_base_that_waits_is_refused(name: str):
+    with pytest.raises(ValueError, match=r"expected base to step every time, got accumulate.*mean of micro-batches in"):
+        getattr(optim, name)(optim.accumulate(optim.sgd(0.1), 2))
+
+
+def test_the_second_step_is_handed_the_second_gradient():
+    seen = []
+
+    def update(updates: Any, state: Any, params: Any = None, *, grad: Any, **extra: Any) -> Any:
+        seen.append((updates, grad))
+        return jax.tree.map(lambda leaf: -0.1 * leaf, updates), state
+
+    tx: Any = optim.extragradient(optax.GradientTransformationExtraArgs(lambda params: (), cast(Any, update)))
+    found = optim.oracle(lambda x: x**2, jnp.array(1.0))
+    tx.update(found.grads, (), jnp.array(1.0), **found.extra)
+    np.testing.assert_allclose(seen, [(2.0, 2.0), (1.6, 1.6)], rtol=1e-6)
 
 
 def test_two_that_look_elsewhere_are_refused_in_a_chain():

@@ -144,12 +144,20 @@ def test_it_works_without_params_and_on_donated_ones():
         (lambda: optim.chain(optim.sam(0.1), optim.sgd(0.1)), "chain(sam(0.05), grouped(adam(1e-3)))"),
         (lambda: optim.masked(optim.sgd(0.1), "**/w"), "partition({"),
         (lambda: optim.adamw(0.1, mask="**/w"), "partition({"),
+        (lambda: optim.schedule_free_adamw(0.1), "got schedule_free_adamw(learning_rate=0.1). Put it around"),
+        (lambda: optim.Link(*optax.chain(optim.sam(0.1), optim.sgd(0.1))), "chain(sam(0.05), grouped(adam(1e-3)))"),
         (lambda: optim.chain(optim.sgd(0.1), optim.ema_params()), "chain(grouped(adam(1e-3)), ema_params(0.999))"),
     ],
 )
 def test_what_is_not_element_wise_is_refused_with_what_to_write(tx: Callable[[], Any], message: str):
     with pytest.raises(ValueError, match=re.escape(message)):
         grouped(tx())
+
+
+def test_python_numbers_are_parameters_too():
+    params, grads = {"a": 1.0, "b": 2.0}, {"a": jnp.array(3.0), "b": jnp.array(4.0)}
+    tx: Any = grouped(optim.sgd(0.5))
+    assert_close(tx.update(grads, tx.init(params), params)[0], {"a": jnp.array(-1.5), "b": jnp.array(-2.0)})
 
 
 def test_updates_of_other_parameters_are_refused():

@@ -109,9 +109,14 @@ def test_patterns_choose_the_numbers_that_are_kept():
     assert paths_of(tx, ["sam/*", "adam/b?"]) == ["adam/b1", "adam/b2", "sam/rho"]
     with pytest.raises(ValueError, match=r"^inject_hyperparams: .* got '\*\*/rate'\. There are 'adam/learning_rate', "):
         inject_hyperparams(tx, "**/rate")
+    with pytest.raises(ValueError, match=r"^inject_hyperparams: expected tx without another one inside, got chain\("):
+        inject_hyperparams(optim.chain(optim.sam(0.1), inject_hyperparams(optim.sgd(0.1))))
+    groups = {"a/b": optim.sgd(0.1), "a": optim.chain(b=optim.sgd(0.2))}
+    with pytest.raises(ValueError, match=r"a path for each number, got 'partition/a/b/learning_rate' for two\. Give"):
+        inject_hyperparams(optim.partition(groups, {"b": "a/b", "**": "a"}))
 
 
-@pytest.mark.parametrize("name", LINKS)
+@pytest.mark.parametrize("name", [name for name in LINKS if name != "inject_hyperparams"])
 def test_a_chain_steps_as_it_does_without(name: str):
     tx, of = LINKS[name](), game if name.split()[0] in ("lola", "sos") else loss
     (plain, own), (params, state) = (after(each, num_steps=2, loss=of) for each in (tx, inject_hyperparams(tx)))

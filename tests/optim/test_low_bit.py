@@ -198,6 +198,34 @@ def test_halves_are_bfloat16_of_the_same_shape():
     assert moments["w"].values.dtype == jnp.bfloat16
 
 
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize(
+    "wraps",
+    [
+        lambda base: optim.lookahead(base, 2),
+        lambda base: optim.chain(base, optim.ema_params(0.5)),
+        lambda base: optim.schedule_free(base, 0.01),
+        optim.past_extragradient,
+    ],
+)
+def test_parameters_that_a_state_keeps_are_not_rounded(bits: int, wraps: Any):
+    def after(tx: Any) -> Any:
+        params, state = PARAMS, tx.init(PARAMS)
+        for _ in range(3):
+            updates, state = tx.update(GRADS, state, params)
+            params = optax.apply_updates(params, updates)
+        return params, optim.eval_params(state, params)
+
+    assert_close(after(optim.low_bit(wraps(optim.sgd(0.01)), bits, key=0)), after(wraps(optim.sgd(0.01))))
+
+
+def test_an_anchor_is_not_rounded():
+    tx: Any = optim.low_bit(optim.anchored(optim.sgd(0.01, momentum=0.9)), key=0)
+    state = first_state(tx).inner
+    assert not isinstance(state.anchor["w"], Blocks)
+    assert isinstance(state.base[0].trace["w"], Blocks)
+
+
 def test_the_key_decides():
     def second(key: Any) -> Any:
         tx = optim.low_bit(optim.adam(0.01), key=key)

@@ -150,6 +150,14 @@ def test_half_precision_is_kept_in_single(dtype: str):
     assert {leaf.dtype.name for leaf in jax.tree.leaves(before)} == {"int32", "float32"}
 
 
+def test_numbers_may_be_injected():
+    tx: Any = optim.inject_hyperparams(optim.soap(0.1))
+    params = {"w": jnp.ones((3, 2))}
+    state = optim.set_hyperparams(tx.init(params), {"soap/weight_decay": 0.5})
+    updates, _ = tx.update(params, state, params)
+    np.testing.assert_allclose(updates["w"], -0.1 * 0.5 * params["w"], rtol=1e-6)
+
+
 @pytest.mark.parametrize("scale", [0.0, 1.0])
 def test_gradients_through_it_are_finite(scale: float):
     def last(size: jax.Array) -> jax.Array:
