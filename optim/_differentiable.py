@@ -20,8 +20,8 @@ def differentiable(tx: optax.GradientTransformation) -> optax.GradientTransforma
     Adam divides by the root of a mean of squares, RMS and clipping by that of a sum, LAMB and LARS by a norm. Where a
     gradient is zero the derivative of the root is infinite, and gradients through the update, as meta-learning takes
     them, are NaN. Here the root and the quotient count as constants there; in a loop inside the chain they stay as they
-    are. Values are as they were, bitwise, and so is what is NaN itself: RAdam multiplies by the root of a negative
-    number before it leaves the product out, and its gradients stay NaN.
+    are. Values are as they were, bitwise; but the root of a negative number, which RAdam takes and leaves out, is zero:
+    the derivative of what is left out would be NaN.
 
     Args:
       tx: the chain, of Optax's own links too.
@@ -76,13 +76,14 @@ def _branch(program: ClosedJaxpr) -> Callable[..., list[Any]]:
 
 @jax.custom_jvp
 def _sqrt(x: jax.Array) -> jax.Array:
-    return lax.sqrt(x)
+    return lax.sqrt(x if jnp.iscomplexobj(x) else jnp.maximum(x, 0))
 
 
 @_sqrt.defjvp
 def _(primals: Any, tangents: Any) -> Any:
     (x,), (t,) = primals, tangents
-    return _sqrt(x), jnp.where(x == 0, 0, t * 0.5 / _sqrt(jnp.where(x == 0, 1, x)))
+    y = _sqrt(x)
+    return y, jnp.where(y == 0, 0, t * 0.5 / jnp.where(y == 0, 1, y))
 
 
 @jax.custom_jvp

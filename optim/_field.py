@@ -9,7 +9,7 @@ import optax
 
 from ._link import at, check_count, check_not_negative, check_share, link
 from ._oracle import GradFn, check_players, need
-from ._trees import add, combine, dot, over, square
+from ._trees import add, combine, conjugate, dot, over, square
 
 
 @link
@@ -246,9 +246,9 @@ def _forward(grad_fn: Any, params: Any) -> Callable[[Any], Any]:
 
 
 def _backward(grad_fn: Any, params: Any) -> Callable[[Any], Any]:
-    """`v -> J^T v`, without `J`."""
+    """`v -> J^T v`, without `J`; of complex numbers as of pairs of real ones, whose transpose JAX has in conjugates."""
     grads, backward = jax.vjp(grad_fn, params)
-    return lambda vector: backward(combine(lambda g, v: v, grads, vector))[0]
+    return lambda vector: conjugate(backward(conjugate(combine(lambda g, v: v, grads, vector)))[0])
 
 
 def _others(product: Callable[[Any], Any], vector: Any) -> Any:
@@ -263,7 +263,8 @@ def _shaping(name: str, grad_fn: Any, value_fn: Any, params: Any) -> Any:
     backward = _backward(grad_fn, params)
 
     def of(player: str) -> Any:
-        own = pull({name: jnp.full(loss.shape, name == player, loss.dtype) for name, loss in losses.items()})[0]
+        along = {name: jnp.full(loss.shape, name == player, loss.dtype) for name, loss in losses.items()}
+        own = conjugate(pull(along)[0])
         return backward(_without(own, player))[player]
 
     return {player: of(player) for player in params}

@@ -190,6 +190,8 @@ def _check_by_element(held: Link) -> None:
     if held.call is None:
         return
     name, mask = held.call.name, held.call.kwargs.get("mask")
+    if name == "grouped":
+        raise ValueError(f"grouped: expected links that are not grouped already, got {held!r}. Once is enough.")
     if name in _NOT_BY_ELEMENT:
         raise ValueError(
             f"grouped: expected links that treat every number by itself, got {held!r}, which treats a leaf as a "

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ._trees import conjugate
+
 GradFn = Callable[[Any], Any]
 
 
@@ -75,21 +77,16 @@ def value_and_grads(full: Callable[[Any], tuple[Any, Any]], params: Any) -> tupl
     values, pull, aux = jax.vjp(full, params, has_aux=True)
     if not isinstance(values, dict):
         _check_scalar(values, "a scalar loss, or a dict of them")
-        return values, _uphill(pull(jnp.ones_like(values))[0]), aux
+        return values, conjugate(pull(jnp.ones_like(values))[0]), aux
     check_players("oracle", values, params)
     for player, value in values.items():
         _check_scalar(value, f"a scalar loss of the player {player!r}")
 
     def gradient(player: str) -> Any:
         along = {name: jnp.full(value.shape, name == player, value.dtype) for name, value in values.items()}
-        return _uphill(pull(along)[0][player])
+        return conjugate(pull(along)[0][player])
 
     return values, {player: gradient(player) for player in params}, aux
-
-
-def _uphill(pulled: Any) -> Any:
-    """Gradients that point where the loss rises: of complex numbers, JAX's are the conjugates."""
-    return jax.tree.map(lambda leaf: jnp.conj(leaf) if jnp.iscomplexobj(leaf) else leaf, pulled)
 
 
 def check_players(name: str, losses: Any, params: Any) -> None:

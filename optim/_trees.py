@@ -45,6 +45,11 @@ def combine(function: Any, first: Any, *others: Any) -> Any:
     return jax.tree.map(lambda a, *rest: jnp.asarray(function(a, *rest)).astype(jnp.result_type(a)), first, *others)
 
 
+def conjugate(tree: Any) -> Any:
+    """A tree's conjugate: JAX's gradients with respect to complex numbers are those of directions uphill."""
+    return jax.tree.map(lambda leaf: jnp.conj(leaf) if jnp.iscomplexobj(leaf) else leaf, tree)
+
+
 def select(which: Any, yes: Any, no: Any) -> Any:
     """One of two trees of equal types: bools, integers and keys too."""
     return jax.tree.map(lambda a, b: jnp.where(which, a, b), yes, no)

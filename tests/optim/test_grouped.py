@@ -144,6 +144,7 @@ def test_it_works_without_params_and_on_donated_ones():
         (lambda: optim.chain(optim.sam(0.1), optim.sgd(0.1)), "chain(sam(0.05), grouped(adam(1e-3)))"),
         (lambda: optim.masked(optim.sgd(0.1), "**/w"), "partition({"),
         (lambda: optim.adamw(0.1, mask="**/w"), "partition({"),
+        (lambda: optim.chain(optim.clip(1.0), grouped(optim.sgd(0.1))), "got grouped(sgd(0.1)). Once is enough."),
         (lambda: optim.schedule_free_adamw(0.1), "got schedule_free_adamw(learning_rate=0.1). Put it around"),
         (lambda: optim.Link(*optax.chain(optim.sam(0.1), optim.sgd(0.1))), "chain(sam(0.05), grouped(adam(1e-3)))"),
         (lambda: optim.chain(optim.sgd(0.1), optim.ema_params()), "chain(grouped(adam(1e-3)), ema_params(0.999))"),

@@ -178,8 +178,13 @@ def survives_donation(made: Made) -> None:
 
 def maps_params(made: Made) -> None:
     before = made.states[-1].opt_state
-    after = optax.tree.map_params(made.tx, lambda leaf: leaf + 1, before)
+    found = object()
+    after = optax.tree.map_params(made.tx, lambda leaf: found, before)
     assert jax.tree.structure(after) == jax.tree.structure(before)
+    # A leaf is of a parameter below its name; those that `grouped` lays end to end have none.
+    names = {*map(jax.tree_util.DictKey, PARAMS), *map(jax.tree_util.GetAttrKey, ("together", "alone"))}
+    of_params = [not names.isdisjoint(path) for path, leaf in jax.tree_util.tree_leaves_with_path(before)]
+    assert [leaf is found for leaf in jax.tree.leaves(after)] == of_params
 
 
 def stands_in_a_mask(made: Made) -> None:

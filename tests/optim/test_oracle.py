@@ -94,3 +94,43 @@ def test_sam_climbs_on_complex_parameters():
 def test_what_is_no_loss_or_no_parameter_is_refused(loss_fn: Any, params: Any, error: Any, message: str):
     with pytest.raises(error, match=re.escape(message)):
         optim.oracle(loss_fn, params)
+
+
+def complex_game(z: Any) -> Any:
+    """Two players of complex numbers, whose losses are no squares of sizes."""
+    x, y = z["x"], z["y"]
+    first = jnp.sum(jnp.real(x * y) + jnp.abs(x) ** 2 * jnp.imag(y) + jnp.abs(x - 1j) ** 4 / 4)
+    return {"x": first, "y": jnp.sum(jnp.abs(y + x) ** 2 - jnp.imag(x * y * y))}
+
+
+def as_complex(pairs: Any) -> Any:
+    return jax.tree.map(lambda pair: jax.lax.complex(pair[0], pair[1]), pairs)
+
+
+def as_pairs(z: Any) -> Any:
+    return jax.tree.map(lambda leaf: jnp.stack([leaf.real, leaf.imag]), z)
+
+
+@pytest.mark.parametrize(
+    "tx",
+    [
+        optim.consensus(0.3),
+        optim.symplectic_adjustment(0.3),
+        optim.symplectic_adjustment(0.3, align=False),
+        optim.lola(0.1),
+        optim.lola(0.1, shaping=False),
+        optim.sos(0.1),
+        optim.competitive(0.1),
+        optim.chain(optim.sam(0.1), optim.sgd(0.1)),
+        optim.extragradient(optim.sgd(0.1)),
+    ],
+    ids=repr,
+)
+def test_a_link_of_complex_players_is_that_of_their_real_and_imaginary_parts(tx: Any):
+    z = {"x": jnp.array([0.3 + 0.7j, -0.2j]), "y": jnp.array([-1.0 + 0.4j, 0.5 + 0.1j])}
+    found, pairs = optim.oracle(complex_game, z), as_pairs(z)
+    expected = optim.oracle(lambda pairs: complex_game(as_complex(pairs)), pairs)
+    updates, _ = tx.update(found.grads, tx.init(z), z, **found.extra)
+    real, _ = tx.update(expected.grads, tx.init(pairs), pairs, **expected.extra)
+    for player, update in as_complex(real).items():
+        np.testing.assert_allclose(updates[player], update, rtol=2e-4, atol=1e-5)
