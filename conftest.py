@@ -1,5 +1,6 @@
 """What every test and doctest sees."""
 
+import os
 from collections.abc import Iterator
 
 import jax
@@ -7,6 +8,10 @@ import jax.numpy as jnp
 import pytest
 
 from renga import nets, optim, training
+
+if jax.__version_info__ < (0, 11):  # XLA dies of flags that it does not know, and another version may not know these
+    QUICKLY = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICKLY}"  # read when JAX makes its first array
 
 
 @pytest.fixture(scope="module", autouse=True)
