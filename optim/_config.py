@@ -50,7 +50,7 @@ def from_config(
 ) -> Link:
     """A chain from nested dicts; the inverse of `to_config`.
 
-    Integers that stand for a float become one, and lists of text tuples, so that one description makes one chain.
+    Integers that stand for a float become one, and lists where a constructor has a tuple by default.
 
     Args:
       config: `{"name": constructor, argument: value, ...}`; the name is that of a link of `optim`. Schedules, where
@@ -131,9 +131,7 @@ class _Reader:
             raise ValueError(f"{where}: expected {_words(parameter, allowed)}, got {value!r}")
         if type(value) is int and allowed and int not in allowed and float in allowed:
             return float(value)
-        if isinstance(value, list) and (
-            _is_text(value) or isinstance(parameter.default, tuple) or _holds(allowed, tuple)
-        ):
+        if isinstance(value, list) and (isinstance(parameter.default, tuple) or _holds(allowed, tuple)):
             return tuple(value)
         if type(value) is dict and any(_has_integer_names(kind) for kind in allowed):
             return {_integer(name, where): item for name, item in value.items()}
@@ -241,10 +239,6 @@ def _words(parameter: inspect.Parameter, allowed: tuple[Any, ...]) -> str:
     if any(isinstance(kind, type) and issubclass(kind, optax.GradientTransformation) for kind in allowed):
         words.append("a link")
     return " or ".join(words) or "another kind"
-
-
-def _is_text(value: list[Any]) -> bool:
-    return bool(value) and all(isinstance(item, str) for item in value)
 
 
 def _holds(allowed: tuple[Any, ...], kind: type) -> bool:

@@ -151,18 +151,13 @@ def recording(
 
 
 def _settled(value: Any, copies: dict[int, Any] | None = None) -> Any:
-    """An argument that no caller can change later.
-
-    Lists and dicts are copied; lists of text become tuples, NumPy's integers Python's.
-    """
+    """An argument that no caller can change later: lists and dicts are copied; NumPy's integers become Python's."""
     copies = {} if copies is None else copies
     if id(value) in copies:
         return copies[id(value)]
     if type(value) is tuple:
         return tuple(_settled(item, copies) for item in value)
     if type(value) is list:
-        if value and all(isinstance(item, str) for item in value):  # patterns of paths
-            return tuple(value)
         copy = copies[id(value)] = []
         copy.extend(_settled(item, copies) for item in value)
         return copy

@@ -59,7 +59,10 @@ COSINE = optim.cosine_decay_schedule(0.1, 1000)  # for train.num_steps
             {"name": "chain", "links": [{"name": "asam", "rho": 0.5, "unscaled": "**/b"}, SGD]},
             optim.chain(optim.asam(0.5, unscaled="**/b"), optim.sgd(COSINE)),
         ),
-        ({"name": "extragradient", "base": SGD}, optim.extragradient(optim.sgd(COSINE))),
+        (
+            {"name": "extragradient", "base": SGD},  # it steps its base twice
+            optim.extragradient(optim.sgd(optim.cosine_decay_schedule(0.1, 2000))),
+        ),
         (
             {"name": "chain", "named_links": {"look": {"name": "sam", "rho": 1}, "base": SGD}},
             optim.chain(look=optim.sam(1.0), base=optim.sgd(COSINE)),

@@ -159,7 +159,7 @@ def test_a_convnet_runs_with_dropout_sam_a_clip_and_weight_decay(renga):
     [
         (
             '{name="extragradient", base={name="adam", learning_rate={name="cosine_decay_schedule", init_value=0.01}}}',
-            "extragradient(adam(cosine_decay_schedule(0.01, 20)))",
+            "extragradient(adam(cosine_decay_schedule(0.01, 40)))",
         ),
         (
             '{name="chain", links=[{name="asam", rho=0.5, unscaled="**/b"}, {name="sgd", learning_rate=0.1}]}',

@@ -101,13 +101,12 @@ def test_a_schedule_that_does_not_say_its_length_lasts_for_the_run():
         assert f"linear_schedule(1, 0, {length})" in repr(from_config(holder, num_steps=7)), holder
 
 
-def test_text_in_a_list_is_a_tuple_and_an_integer_for_a_float_is_one():
-    assert from_config({"name": "masked", "inner": SGD, "mask": ["w", "b"]}) == optim.masked(SGD_LINK, ("w", "b"))
+def test_an_integer_for_a_float_is_one():
     assert from_config(to_config(optim.sam(1))) == optim.sam(1.0)
     assert to_config(optim.sgd(cast(float, np.float32(0.5)))) == {"name": "sgd", "learning_rate": 0.5}
 
 
-SGD, SGD_LINK = {"name": "sgd", "learning_rate": 0.1}, optim.sgd(0.1)
+SGD = {"name": "sgd", "learning_rate": 0.1}
 STEPS = {"name": "piecewise_constant_schedule", "init_value": 1}
 REFUSED: dict[str, tuple[Any, str]] = {
     "no table": (3, "config: expected a table with a name, such as adam, got 3"),
