@@ -79,7 +79,10 @@ LINKS: dict[str, tuple[Callable[..., Any], dict[str, float]]] = {
         ),
         {},
     ),
-    "chain": (lambda learning_rate: optim.chain(optim.clip_by_global_norm(10.0), base=adam(learning_rate)), {}),
+    "chain": (
+        lambda learning_rate: optim.chain(optim.clip_by_global_norm(10.0), base=adam(learning_rate)),
+        {"learning_rate": 1e-2},
+    ),
 }
 ENTRIES = tuple(
     {"opt_name": name, "opt_kwargs": {"learning_rate": 0.1} | kwargs} for name, (_, kwargs) in LINKS.items()
