@@ -84,7 +84,7 @@ def describe(tx: optax.GradientTransformation, params: Any) -> Description:
     shapes = jax.eval_shape(lambda params: params, params)
     watch = _Watch()
     watched = watch.link(tx)
-    tasks = any(each.call is not None and each.call.name == "agreement" for each in tx.inside)
+    tasks = tx.holds("agreement")
     grads = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((2, *leaf.shape), leaf.dtype), shapes) if tasks else shapes
     counts = counted(watch.trace(watched, jax.eval_shape(watched.init, shapes), shapes, grads))
     rows = tuple(spy.row(counts) for spy in watch.spies)

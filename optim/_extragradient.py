@@ -202,7 +202,7 @@ def anchored(base: optax.GradientTransformation) -> optax.GradientTransformation
 def _base(name: str, base: Any, *, evaluates: bool) -> Link:
     """The chain that makes steps: one that does not wait, since where it looks would be where it stands."""
     made = check_link(name, "base", base, evaluates=evaluates)
-    if any(each.call is not None and each.call.name == "accumulate" for each in made.inside):
+    if made.holds("accumulate"):
         raise ValueError(
             f"{name}: expected base to step every time, got {base!r}. "
             "Take the mean of micro-batches in the loss: loss_fn = lambda params, batches: "

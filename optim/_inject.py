@@ -64,7 +64,7 @@ def inject_hyperparams(
         raise TypeError(
             f"inject_hyperparams: expected a link that is the call that made it, such as optim.adam(1e-3), got {tx!r}"
         )
-    if any(each.call is not None and each.call.name == "inject_hyperparams" for each in tx.inside):
+    if tx.holds("inject_hyperparams"):
         raise ValueError(
             f"inject_hyperparams: expected tx without another one inside, got {tx!r}. This one finds all numbers."
         )

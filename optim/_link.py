@@ -49,6 +49,10 @@ class Link(Recorded, optax.GradientTransformationExtraArgs):
         for held in (*given, *_links(self.returned)):
             yield from held.inside
 
+    def holds(self, name: str) -> bool:
+        """Whether this link, or one inside, was made by the constructor of that name."""
+        return any(each.call is not None and each.call.name == name for each in self.inside)
+
 
 def link(constructor: Callable[Args, optax.GradientTransformation], home: str | None = None) -> Callable[Args, Link]:
     """Marks a function that returns a gradient transformation: the result is the call that made it.

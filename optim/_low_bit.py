@@ -117,7 +117,7 @@ def low_bit(
     tx = check_link("low_bit", "tx", tx)
     if bits not in (8, 16):
         raise ValueError(f"low_bit: expected bits to be 8 or 16, got {bits!r}")
-    if any(each.call is not None and each.call.name == "low_bit" for each in tx.inside):
+    if tx.holds("low_bit"):
         raise ValueError(f"low_bit: expected tx without low_bit inside, got {tx!r}")
     check_count("low_bit", "block", block)
     check_count("low_bit", "min_size", min_size)
