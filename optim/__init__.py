@@ -58,6 +58,8 @@ gradient is zero. `inject_hyperparams` keeps every number of a chain in its stat
 >>> round(get_hyperparams(opt_state)["adam/learning_rate"].item(), 6)
 0.0001
 
+**To be learnt**: `scale_by_rates` and `scale_by_step_rates` give each parameter, and each step, a rate of its own.
+
 **As data**: `to_config` and `from_config` say a chain in JSON or TOML, and `describe` prints what it holds and costs.
 
 `link` marks a constructor of your own. The optimizers, clipping, masks and schedules below are Optax's functions,
@@ -190,6 +192,9 @@ from ._optax import zero_nans as zero_nans
 from ._oracle import Oracle as Oracle
 from ._oracle import oracle as oracle
 from ._perturbation import SharpnessState as SharpnessState
+from ._rates import StepCount as StepCount
+from ._rates import scale_by_rates as scale_by_rates
+from ._rates import scale_by_step_rates as scale_by_step_rates
 from ._sharpness import asam as asam
 from ._sharpness import fisher_sam as fisher_sam
 from ._sharpness import friendly_sam as friendly_sam

@@ -259,6 +259,11 @@ def _others(product: Callable[[Any], Any], vector: Any) -> Any:
 def _shaping(name: str, grad_fn: Any, value_fn: Any, params: Any) -> Any:
     """`chi`: for each player, the gradient of the others' steps times its own loss's gradient with respect to them."""
     losses, pull = jax.vjp(lambda params: value_fn(params), params)
+    if not isinstance(losses, dict):
+        raise ValueError(
+            f"{name}: expected a game, whose loss is a dict of every player's, {{'player': loss}}, got one of shape "
+            f"{jnp.shape(losses)}"
+        )
     check_players(name, losses, params)
     backward = _backward(grad_fn, params)
 

@@ -421,6 +421,15 @@ def test_losses_of_other_players_are_refused(name: str):
         tx.update(params, tx.init(params), params, **extra)
 
 
+@pytest.mark.parametrize("name", ["lola", "sos"])
+def test_a_loss_that_is_no_game_is_refused(name: str):
+    tx: Any = SCHEDULED[name][0](0.5)
+    params = {"x": jnp.ones(()), "y": jnp.ones(())}
+    found = optim.oracle(lambda params: params["x"] * params["y"], params)
+    with pytest.raises(ValueError, match=rf"^{name}: expected a game, whose loss is a dict .* got one of shape \(\)$"):
+        tx.update(found.grads, tx.init(params), params, **found.extra)
+
+
 @pytest.mark.parametrize(
     ("build", "message"),
     [
