@@ -85,7 +85,10 @@ def apart(make: Callable[..., Round], *args: Any, **options: Any) -> Round:
 def _serve(connection: Any, make: Callable[..., Round], args: tuple, options: dict[str, Any]) -> None:
     run: Round | None = None
     while True:
-        connection.recv()
+        try:
+            connection.recv()
+        except EOFError:  # the asking process has ended
+            return
         try:
             run = run or make(*args, **options)
             connection.send(run())

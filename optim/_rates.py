@@ -1,18 +1,12 @@
 """Rates of one's own for each parameter, and for each step: to be learnt."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from ._link import link
-
-
-class StepCount(NamedTuple):
-    """How many steps were made, `[]`, int32."""
-
-    count: jax.Array
 
 
 @link
@@ -72,11 +66,15 @@ def scale_by_step_rates(rates: Any) -> optax.GradientTransformationExtraArgs:
                 f"got shape {leaf.shape}"
             )
 
-    def update(updates: Any, state: StepCount, params: Any = None, **extra: Any) -> tuple[Any, StepCount]:
+    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
         now = jax.tree.map(lambda leaf: leaf[jnp.minimum(state.count, leaf.shape[0] - 1)], rates)
-        return _scaled("scale_by_step_rates", now, updates), StepCount(optax.safe_increment(state.count))
+        return _scaled("scale_by_step_rates", now, updates), optax.ScaleByScheduleState(
+            optax.safe_increment(state.count)
+        )
 
-    return optax.GradientTransformationExtraArgs(lambda params: StepCount(jnp.zeros((), jnp.int32)), update)
+    return optax.GradientTransformationExtraArgs(
+        lambda params: optax.ScaleByScheduleState(jnp.zeros((), jnp.int32)), update
+    )
 
 
 def _is_numbers(part: Any) -> bool:

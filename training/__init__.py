@@ -21,16 +21,33 @@ True
 `fit` runs several steps a dispatch and hands on metrics only at reports. `evaluate` takes means over a data set.
 A loss that returns metrics is announced by `has_aux=True`, one that carries the state of a network by
 `stateful=True`; keys come from the train state, one a step. The losses here are Optax's, as means over a batch.
+
+**Meta-learning** is a transform of losses: `maml` makes of a loss one over tasks, whose gradient goes through steps of
+any chain on each of them, and `adapt` makes those steps when the parameters are learnt:
+
+>>> meta_loss = maml(loss_fn, optim.sgd(0.1), inner_steps=1)
+>>> tasks = {part: {"x": jnp.ones((4, 10, 1)), "y": jnp.ones((4, 10, 1))} for part in ("support", "query")}
+>>> train_state, metrics = jax.jit(step(meta_loss, tx))(init(train_state.params, tx), tasks)
+>>> task = jax.tree.map(lambda leaf: leaf[0], tasks)
+>>> adapt(loss_fn, optim.sgd(0.1), inner_steps=3)(train_state.params, task["support"]).losses.shape
+(3,)
 """
 
 from ._data import Batches as Batches
 from ._data import batches as batches
+from ._estimated import with_gradient as with_gradient
 from ._evaluate import evaluate as evaluate
 from ._fit import fit as fit
 from ._losses import accuracy as accuracy
 from ._losses import binary_cross_entropy as binary_cross_entropy
 from ._losses import cross_entropy as cross_entropy
 from ._losses import squared_error as squared_error
+from ._maml import Adapted as Adapted
+from ._maml import adapt as adapt
+from ._maml import inner_states as inner_states
+from ._maml import maml as maml
+from ._maml import multi_step_weights as multi_step_weights
+from ._reptile import reptile as reptile
 from ._state import TrainState as TrainState
 from ._state import init as init
 from ._step import step as step

@@ -4,11 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 
 from .._call import recording
 from ..optim import oracle
+from ._returned import parts
 from ._state import TrainState, check_link
 
 LossFn = Callable[..., Any]
@@ -56,7 +56,7 @@ def step(
 
         def full(params: Any) -> tuple[jax.Array, tuple[Any, dict[str, jax.Array]]]:
             args = (params, state, batch, step_key) if stateful else (params, batch, step_key)
-            return _parts(loss_fn(*args), state, has_aux, stateful)
+            return parts("step", loss_fn(*args), state, has_aux=has_aux, stateful=stateful)
 
         found = oracle(full, params, has_aux=True)
         updates, opt_state = tx.update(found.grads, opt_state, params, **found.extra)
@@ -65,35 +65,3 @@ def step(
         return TrainState(params, opt_state, new_state, count + 1, key), {"loss": value} | metrics
 
     return one_step
-
-
-def _parts(result: Any, state: Any, has_aux: bool, stateful: bool) -> tuple[jax.Array, tuple[Any, dict]]:
-    """What a loss returned, as `(loss, (state, metrics))`."""
-    loss, metrics = result, {}
-    if stateful:
-        if not (_is_pair(result) and _is_pair(result[1])):
-            raise TypeError(
-                f"step: expected loss_fn to return (loss, (state, metrics)) with stateful=True, {_got(result)}"
-            )
-        loss, (state, metrics) = result
-    elif has_aux:
-        if not _is_pair(result):
-            raise TypeError(f"step: expected loss_fn to return (loss, metrics) with has_aux=True, {_got(result)}")
-        loss, metrics = result
-    elif not jax.tree_util.all_leaves([result]):
-        raise TypeError(
-            f"step: expected loss_fn to return a scalar, {_got(result)}. Give has_aux=True or stateful=True."
-        )
-    if jnp.shape(loss) != ():
-        raise TypeError(f"step: expected loss_fn to return a scalar loss, got shape {jnp.shape(loss)}. Take its mean.")
-    if not isinstance(metrics, dict) or "loss" in metrics:
-        raise TypeError(f"step: expected metrics to be a dict without the name 'loss', got {metrics!r}")
-    return loss, (state, metrics)
-
-
-def _is_pair(value: Any) -> bool:
-    return isinstance(value, tuple | list) and len(value) == 2
-
-
-def _got(result: Any) -> str:
-    return f"got {jax.tree.map(jnp.shape, result)!r} (shapes)"

@@ -1,6 +1,7 @@
 """Rates for each parameter and each step, against sums by hand."""
 
 import re
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +13,7 @@ GRADS = {"w": np.array([1.0, 2.0]), "deep": {"b": np.array(3.0), "c": np.array([
 
 
 def test_a_rate_stands_for_all_below_it():
-    tx = optim.scale_by_rates({"w": jnp.array([1.0, 10.0]), "deep": 0.5})
+    tx: Any = optim.scale_by_rates({"w": jnp.array([1.0, 10.0]), "deep": 0.5})
     updates, _ = tx.update(GRADS, tx.init(GRADS))
     np.testing.assert_allclose(updates["w"], [-1, -20])
     np.testing.assert_allclose(updates["deep"]["b"], -1.5)
@@ -20,7 +21,7 @@ def test_a_rate_stands_for_all_below_it():
 
 
 def test_a_rate_of_each_step_is_taken_in_turn_and_the_last_stays():
-    tx = optim.scale_by_step_rates({"w": np.array([[1.0, 1.0], [2.0, 3.0]]), "deep": [1.0, 2.0, 4.0]})
+    tx: Any = optim.scale_by_step_rates({"w": np.array([[1.0, 1.0], [2.0, 3.0]]), "deep": [1.0, 2.0, 4.0]})
     state, w, b = tx.init(GRADS), [], []
     for _ in range(4):
         updates, state = tx.update(GRADS, state)
@@ -31,13 +32,14 @@ def test_a_rate_of_each_step_is_taken_in_turn_and_the_last_stays():
 
 
 def test_halves_stay_halves():
+    tx: Any
     grads = {"w": jnp.ones(2, jnp.bfloat16)}
     for tx in (optim.scale_by_rates({"w": np.ones(2)}), optim.scale_by_step_rates({"w": [0.5]})):
         assert tx.update(grads, tx.init(grads))[0]["w"].dtype == jnp.bfloat16
 
 
 def test_rates_of_another_tree_or_without_steps_are_refused():
-    tx = optim.scale_by_rates({"w": 1.0, "other": 1.0})
+    tx: Any = optim.scale_by_rates({"w": 1.0, "other": 1.0})
     message = (
         "scale_by_rates: expected rates that begin as the updates do, PyTreeDef({'deep': {'b': *, 'c': *}, 'w': *})"
     )
