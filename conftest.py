@@ -23,9 +23,10 @@ def _compiled_quickly() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _doctest_names(doctest_namespace):
-    """Doctests see jax, jnp and the public names of the three packages."""
-    for package in (nets, optim, training):
+def _doctest_names(request, doctest_namespace):
+    """Doctests see jax, jnp and the public names of the three packages, of two with one name their own package's."""
+    own = request.node.name.split(".")[1:2]
+    for package in sorted((nets, optim, training), key=lambda package: package.__name__.split(".")[1:] == own):
         public = {name: value for name, value in vars(package).items() if not name.startswith("_")}
         doctest_namespace.update(public)
     doctest_namespace.update(jax=jax, jnp=jnp, nets=nets, optim=optim, training=training)

@@ -6,18 +6,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-from jax import lax
 
 from .._call import recording
-from ._adapted import part, path_of
+from ._adapting import Inner, adapting, at_step, check_state, check_tasks, over_tasks, start_of
 from ._checks import check_count
-from ._returned import parts
-from ._state import check_link
-from ._unroll import Descent, descend
-
-LossFn = Callable[..., Any]
-Inner = optax.GradientTransformation | Callable[[Any], optax.GradientTransformation]
+from ._returned import LossFn, in_form, whole_form
 
 
 class Adapted(NamedTuple):
@@ -98,8 +91,8 @@ def maml(
     >>> jax.grad(maml(loss_fn, optim.sgd(0.5), 1))(jnp.array([2.0, 3.0, 5.0]), tasks).tolist()
     [3780.0, 8505.0, 13230.0]
     """
-    task_loss = _with_state("maml", loss_fn, has_aux, stateful)
-    run = _adapting(
+    task_loss = whole_form("maml", loss_fn, has_aux, stateful)
+    run = adapting(
         "maml", task_loss, inner, inner_steps, first_order=first_order, adapted=adapted, truncate=truncate,
         checkpoint=checkpoint,
     )  # fmt: skip
@@ -114,10 +107,10 @@ def maml(
         own = None if key is None else jax.random.fold_in(key, inner_steps)
 
         def on_query(params: Any, index: Any) -> Any:
-            return task_loss(params, _at(state, index), task["query"], own)
+            return task_loss(params, at_step(state, index), task["query"], own)
 
         if inner_steps == 0:
-            loss, (last, metrics) = on_query(_start(run.learns, params), 0)  # not a copy of them for each task
+            loss, (last, metrics) = on_query(start_of(run.learns, params), 0)  # not a copy of them for each task
             return loss, (_append(None, last), metrics)
         look = (lambda params, index: None) if query_weights is None else lambda *args: on_query(*args)[0]
         adapted, found = run(params, state, task["support"], key, lambda params, index: look(params, index + 1))
@@ -127,19 +120,17 @@ def maml(
         return loss, (_append(found.aux[0], last), metrics)
 
     def loss(params: Any, state: Any, tasks: Any, key: jax.Array | None) -> Any:
-        num_tasks = _check_tasks("maml", tasks)
-        _check_state("maml", state, inner_steps)
+        num_tasks = check_tasks("maml", tasks)
+        check_state("maml", state, inner_steps)
         keys = None if key is None else jax.random.split(key, num_tasks)
 
         def one(given: tuple[Any, Any]) -> Any:
             return of_task(params, state, *given)
 
-        at_once = num_tasks if tasks_at_once is None else tasks_at_once
-        over = jax.vmap(one) if at_once >= num_tasks else lambda given: lax.map(one, given, batch_size=at_once)
-        losses, (states, metrics) = over((tasks, keys))
+        losses, (states, metrics) = over_tasks(one, num_tasks, tasks_at_once)((tasks, keys))
         return jnp.mean(losses), (jax.tree.map(_merged, states), jax.tree.map(lambda each: jnp.mean(each, 0), metrics))
 
-    return _as_given(loss, has_aux, stateful)
+    return in_form(loss, has_aux, stateful)
 
 
 @recording
@@ -173,13 +164,13 @@ def adapt(
     >>> found.params.item(), found.losses.tolist()
     (0.75, [1.0, 0.25])
     """
-    run = _adapting("adapt", _with_state("adapt", loss_fn, has_aux, stateful), inner, inner_steps, adapted=adapted)
+    run = adapting("adapt", whole_form("adapt", loss_fn, has_aux, stateful), inner, inner_steps, adapted=adapted)
 
     def with_state(params: Any, state: Any, support: Any, key: jax.Array | None = None) -> Adapted:
-        _check_state("adapt", state, inner_steps)
+        check_state("adapt", state, inner_steps)
         params, found = run(params, state, support, key)
         states, metrics = found.aux
-        last = _at(state, inner_steps)
+        last = at_step(state, inner_steps)
         return Adapted(params, found.losses, metrics, None if state is None else _append(states, last))
 
     def without(params: Any, support: Any, key: jax.Array | None = None) -> Adapted:
@@ -228,100 +219,6 @@ def multi_step_weights(inner_steps: int, progress: float | jax.Array) -> jax.Arr
     return jnp.full(inner_steps, early).at[-1].set(1 - (inner_steps - 1) * early)
 
 
-class _Run(NamedTuple):
-    """Adapts to a task.
-
-    Attributes:
-      learns: whether the chain has arrays of its own to learn.
-      run: `(params, state, support, key, look) -> (adapted parameters, Descent)`.
-    """
-
-    learns: bool
-    run: Callable[..., tuple[Any, Descent]]
-
-    def __call__(self, *args: Any) -> tuple[Any, Descent]:
-        return self.run(*args)
-
-
-def _adapting(
-    name: str,
-    task_loss: LossFn,
-    inner: Inner,
-    inner_steps: int,
-    *,
-    adapted: str | Sequence[str],
-    first_order: bool | float | jax.Array = False,
-    truncate: int | None = None,
-    checkpoint: bool = False,
-) -> _Run:
-    learns = callable(inner) and not isinstance(inner, optax.GradientTransformation)
-    if not learns:
-        check_link(name, inner)
-    check_count(name, "inner_steps", inner_steps, at_least=0)
-    if truncate is not None:
-        check_count(name, "truncate", truncate, at_least=1)
-
-    def run(params: Any, state: Any, support: Any, key: Any, look: Any = lambda params, index: None) -> Any:
-        own, whole = part(name, _start(learns, params), adapted)
-        tx = inner if isinstance(inner, optax.GradientTransformation) else inner(params["inner"])
-        check_link(name, tx)
-
-        def on_support(own: Any, index: jax.Array) -> Any:
-            step_key = None if key is None else jax.random.fold_in(key, index)
-            return task_loss(whole(own), _at(state, index), support, step_key)
-
-        found = descend(
-            on_support, tx, own, inner_steps, first_order=first_order, truncate=truncate, checkpoint=checkpoint,
-            look=lambda own, index: look(whole(own), index),
-        )  # fmt: skip
-        return whole(found.params), found
-
-    return _Run(learns, run)
-
-
-def _start(learns: bool, params: Any) -> Any:
-    """The parameters to be adapted, among all that are learnt."""
-    if not learns:
-        return params
-    if not isinstance(params, dict) or set(params) != {"params", "inner"}:
-        found = sorted(params) if isinstance(params, dict) else type(params).__name__
-        raise ValueError(
-            "maml: expected {'params': params, 'inner': what inner is made from}, since inner is a function, "
-            f"got {found}"
-        )
-    return params["params"]
-
-
-def _with_state(name: str, loss_fn: LossFn, has_aux: bool, stateful: bool) -> LossFn:
-    """`(params, state, batch, key) -> (loss, (state, metrics))` from any form of a loss."""
-
-    def full(params: Any, state: Any, batch: Any, key: Any) -> Any:
-        args = (params, state, batch, key) if stateful else (params, batch, key)
-        return parts(name, loss_fn(*args), state, has_aux=has_aux, stateful=stateful)
-
-    return full
-
-
-def _as_given(loss: LossFn, has_aux: bool, stateful: bool) -> LossFn:
-    """A loss in the form of that which it is made from."""
-
-    def with_state(params: Any, state: Any, tasks: Any, key: jax.Array | None = None) -> Any:
-        return loss(params, state, tasks, key)
-
-    def with_aux(params: Any, tasks: Any, key: jax.Array | None = None) -> Any:
-        value, (_, metrics) = loss(params, None, tasks, key)
-        return value, metrics
-
-    def plain(params: Any, tasks: Any, key: jax.Array | None = None) -> Any:
-        return loss(params, None, tasks, key)[0]
-
-    return with_state if stateful else with_aux if has_aux else plain
-
-
-def _at(state: Any, index: Any) -> Any:
-    return jax.tree.map(lambda leaf: leaf[index], state)
-
-
 def _append(states: Any, last: Any) -> Any:
     if states is None:
         return jax.tree.map(lambda leaf: leaf[None], last)
@@ -330,27 +227,3 @@ def _append(states: Any, last: Any) -> Any:
 
 def _merged(leaf: jax.Array) -> jax.Array:
     return jnp.mean(leaf, 0) if jnp.issubdtype(leaf.dtype, jnp.inexact) else leaf[0]
-
-
-def _check_tasks(name: str, tasks: Any) -> int:
-    if not isinstance(tasks, dict) or set(tasks) != {"support", "query"}:
-        found = sorted(tasks) if isinstance(tasks, dict) else type(tasks).__name__
-        raise ValueError(f"{name}: expected tasks to be {{'support': batch, 'query': batch}}, got {found}")
-    support, query = (jax.tree.structure(tasks[half]) for half in ("support", "query"))
-    if support != query:
-        raise ValueError(f"{name}: expected support and query of one structure, got {support} and {query}")
-    sizes = {path_of(path): jnp.shape(leaf)[:1] for path, leaf in jax.tree_util.tree_leaves_with_path(tasks)}
-    if len(set(sizes.values())) != 1 or () in sizes.values():
-        found = ", ".join(f"{path}: {size[0] if size else 'none'}" for path, size in sizes.items())
-        raise ValueError(f"{name}: expected an axis of as many tasks in front of every array, got {found}")
-    return next(iter(sizes.values()))[0]
-
-
-def _check_state(name: str, state: Any, inner_steps: int) -> None:
-    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
-        if jnp.shape(leaf)[:1] != (inner_steps + 1,):
-            raise ValueError(
-                f"{name}: expected state/{path_of(path)} with an axis of {inner_steps + 1} in front, one for each "
-                f"number of inner steps, got {jnp.shape(leaf)}. Make it with training.inner_states(state, "
-                f"{inner_steps})."
-            )

@@ -1,9 +1,12 @@
 """What a loss function returned, in one form whatever its flags."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+LossFn = Callable[..., Any]
 
 
 def parts(name: str, result: Any, state: Any, *, has_aux: bool, stateful: bool) -> tuple[jax.Array, tuple[Any, dict]]:
@@ -40,6 +43,32 @@ def parts(name: str, result: Any, state: Any, *, has_aux: bool, stateful: bool) 
     if not isinstance(metrics, dict) or "loss" in metrics:
         raise TypeError(f"{name}: expected metrics to be a dict without the name 'loss', got {metrics!r}")
     return loss, (state, metrics)
+
+
+def whole_form(name: str, loss_fn: LossFn, has_aux: bool, stateful: bool) -> LossFn:
+    """`(params, state, batch, key) -> (loss, (state, metrics))` from a loss of any form."""
+
+    def whole(params: Any, state: Any, batch: Any, key: jax.Array | None) -> tuple[Any, tuple[Any, dict]]:
+        args = (params, state, batch, key) if stateful else (params, batch, key)
+        return parts(name, loss_fn(*args), state, has_aux=has_aux, stateful=stateful)
+
+    return whole
+
+
+def in_form(whole: LossFn, has_aux: bool, stateful: bool) -> LossFn:
+    """A loss in the whole form as one of the form that the flags say, with `key=None` by default."""
+
+    def with_state(params: Any, state: Any, batch: Any, key: jax.Array | None = None) -> Any:
+        return whole(params, state, batch, key)
+
+    def with_aux(params: Any, batch: Any, key: jax.Array | None = None) -> Any:
+        loss, (_, metrics) = whole(params, None, batch, key)
+        return loss, metrics
+
+    def plain(params: Any, batch: Any, key: jax.Array | None = None) -> Any:
+        return whole(params, None, batch, key)[0]
+
+    return with_state if stateful else with_aux if has_aux else plain
 
 
 def _is_pair(value: Any) -> bool:
