@@ -21,6 +21,8 @@ def scale_by_rates(rates: Any) -> optax.GradientTransformationExtraArgs:
       rates: a tree that begins as that of the parameters does; each leaf a number, or an array that broadcasts against
         the parameters below it. `jax.tree.map(lambda leaf: jnp.full_like(leaf, 0.01), params)` are as many rates as
         parameters.
+    Returns:
+      A link.
     Raises:
       ValueError: when used, if `rates` does not begin as the updates do.
 
@@ -46,6 +48,8 @@ def scale_by_step_rates(rates: Any) -> optax.GradientTransformationExtraArgs:
     Args:
       rates: as for `scale_by_rates`, with an axis of steps in front of every array; a list of numbers is one.
         `jax.tree.map(lambda leaf: jnp.full(5, 0.01), params)` are five for each array of the parameters.
+    Returns:
+      A link that counts its steps.
     Raises:
       ValueError: if an array has no axis of steps; when used, if `rates` does not begin as the updates do.
 

@@ -33,11 +33,22 @@ any chain on each of them, and `adapt` makes those steps when the parameters are
 (3,)
 """
 
+from ._curvature import empirical_fisher_vp as empirical_fisher_vp
+from ._curvature import fisher_vp as fisher_vp
+from ._curvature import ggn_vp as ggn_vp
+from ._curvature import hvp as hvp
 from ._data import Batches as Batches
 from ._data import batches as batches
+from ._ensemble import ensemble as ensemble
+from ._ensemble import join_members as join_members
+from ._ensemble import split_members as split_members
 from ._estimated import with_gradient as with_gradient
+from ._estimators import evolution_strategies as evolution_strategies
+from ._estimators import forward_gradient as forward_gradient
 from ._evaluate import evaluate as evaluate
 from ._fit import fit as fit
+from ._jacobian import hessian as hessian
+from ._jacobian import jacobian as jacobian
 from ._losses import accuracy as accuracy
 from ._losses import binary_cross_entropy as binary_cross_entropy
 from ._losses import cross_entropy as cross_entropy
@@ -47,7 +58,19 @@ from ._maml import adapt as adapt
 from ._maml import inner_states as inner_states
 from ._maml import maml as maml
 from ._maml import multi_step_weights as multi_step_weights
+from ._ntk import ntk as ntk
+from ._predictive import ClassPrediction as ClassPrediction
+from ._predictive import ValuePrediction as ValuePrediction
+from ._predictive import predict_classes as predict_classes
+from ._predictive import predict_values as predict_values
 from ._reptile import reptile as reptile
+from ._spectrum import Eigenpairs as Eigenpairs
+from ._spectrum import Spectrum as Spectrum
+from ._spectrum import diagonal as diagonal
+from ._spectrum import diagonal_estimate as diagonal_estimate
+from ._spectrum import spectral_density as spectral_density
+from ._spectrum import top_eigenvalues as top_eigenvalues
+from ._spectrum import trace_estimate as trace_estimate
 from ._state import TrainState as TrainState
 from ._state import init as init
 from ._step import step as step

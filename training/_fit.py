@@ -116,7 +116,7 @@ def default_steps_per_call(step: Step, train_state: TrainState, batch: Any) -> i
     outside loops: inside one, the gradient of a 3x3 kernel takes 70 times as long (jaxlib 0.10), and a train step
     of a small network 12 times. So there it is one.
     """
-    convolves = "conv_general_dilated" in _primitives(_one_step.trace(step, train_state, batch).jaxpr.jaxpr)
+    convolves = "conv_general_dilated" in primitives(_one_step.trace(step, train_state, batch).jaxpr.jaxpr)
     return 1 if convolves and jax.default_backend() == "cpu" else 10
 
 
@@ -141,9 +141,10 @@ def _run_steps(step: Step, train_state: TrainState, chunk: list[Any]) -> tuple[T
     return _scan_steps(step, train_state, _stack(chunk))
 
 
-def _primitives(jaxpr: Jaxpr) -> set[str]:
+def primitives(jaxpr: Jaxpr) -> set[str]:
+    """The names of the operations of a program, those inside others too."""
     names = {eqn.primitive.name for eqn in jaxpr.eqns}
-    return names.union(*(_primitives(sub) for eqn in jaxpr.eqns for sub in jaxprs_in_params(eqn.params)))
+    return names.union(*(primitives(sub) for eqn in jaxpr.eqns for sub in jaxprs_in_params(eqn.params)))
 
 
 def _chunks(stream: Iterator[Any], num_steps: int, steps_per_call: int, report_every: int) -> Iterator[list[Any]]:
