@@ -21,10 +21,21 @@ ALLOWED = {  # what each folder may import, beside the standard library and its 
     "nets": {"jax", "matplotlib", "numpy", "rich", "renga._call", "renga._names", "renga._patterns", "renga._programs"},
     "nets/convert": {"jax", "numpy", "safetensors", "renga._patterns"},
     "optim": {"jax", "numpy", "optax", "renga._call", "renga._names", "renga._patterns", "renga._programs"},
-    "training": {"jax", "numpy", "optax", "rich", "renga._call", "renga.nets", "renga.optim"},
+    "training": {
+        "dp_accounting",
+        "jax",
+        "numpy",
+        "optax",
+        "rich",
+        "renga._call",
+        "renga._patterns",
+        "renga._programs",
+        "renga.nets",
+        "renga.optim",
+    },  # fmt: skip
     "training/cli": {"jax", "numpy", "matplotlib", "sklearn", "renga.nets", "renga.optim", "renga.training"},
 }
-LATE = {"safetensors", "rich", "matplotlib", "sklearn"}  # extras: imported where they are used
+LATE = {"dp_accounting", "safetensors", "rich", "matplotlib", "sklearn"}  # extras: imported where they are used
 
 
 def imports(path: Path, folder: str, *, top_level: bool = False) -> set[str]:
@@ -80,7 +91,7 @@ def test_the_core_imports_without_any_extra_and_under_one_name_only():
 import sys
 class Refuse:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {"sklearn", "matplotlib", "rich", "flax", "haiku", "torch", "chex"}:
+        if name.split(".")[0] in {"sklearn", "matplotlib", "rich", "flax", "haiku", "torch", "chex", "dp_accounting"}:
             raise ImportError(name)
 sys.meta_path.insert(0, Refuse())
 import renga

@@ -47,6 +47,11 @@ from ._estimators import evolution_strategies as evolution_strategies
 from ._estimators import forward_gradient as forward_gradient
 from ._evaluate import evaluate as evaluate
 from ._fit import fit as fit
+from ._imaml import imaml as imaml
+from ._imaml import proximal as proximal
+from ._implicit import conjugate_gradient as conjugate_gradient
+from ._implicit import implicit as implicit
+from ._implicit import neumann as neumann
 from ._jacobian import hessian as hessian
 from ._jacobian import jacobian as jacobian
 from ._losses import accuracy as accuracy
@@ -58,6 +63,9 @@ from ._maml import adapt as adapt
 from ._maml import inner_states as inner_states
 from ._maml import maml as maml
 from ._maml import multi_step_weights as multi_step_weights
+from ._minimize import bilevel as bilevel
+from ._minimize import minimize as minimize
+from ._minimize import unrolled as unrolled
 from ._ntk import ntk as ntk
 from ._predictive import ClassPrediction as ClassPrediction
 from ._predictive import ValuePrediction as ValuePrediction

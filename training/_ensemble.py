@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from .._call import recording
 from ..nets import stack, unstack
+from ._checks import check_count
 from ._fit import primitives
 from ._state import TrainState
 
@@ -51,7 +52,7 @@ def ensemble(
     >>> train_states.params.tolist(), metrics["loss"].tolist()
     ([2.0, 2.0], [5.0, 5.0])
     """
-    _check_count(num_members)
+    check_count("ensemble", "num_members", num_members, at_least=1)
     _check_choice("batches", batches, ("own", "shared"))
     _check_choice("metrics", metrics, ("each", "named"))
 
@@ -133,11 +134,6 @@ def _repeated(leaf: Any, num_members: int) -> jax.Array:
 def _named(metrics: dict[str, jax.Array], num_members: int) -> dict[str, jax.Array]:
     means = {name: jnp.mean(values, axis=0) for name, values in metrics.items()}
     return means | {f"{name}/{index}": metrics[name][index] for name in metrics for index in range(num_members)}
-
-
-def _check_count(num_members: Any) -> None:
-    if isinstance(num_members, bool) or not isinstance(num_members, int) or num_members < 1:
-        raise ValueError(f"ensemble: expected num_members to be an integer of at least 1, got {num_members!r}.")
 
 
 def _check_choice(name: str, given: Any, choices: tuple[str, ...]) -> None:

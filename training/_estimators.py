@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from .._call import recording
+from ._checks import check_count
 from ._curvature import scalar
 from ._estimated import with_gradient
 
@@ -38,7 +39,7 @@ def forward_gradient(loss_fn: Loss, *, num_probes: int = 1) -> Loss:
     >>> (jax.grad(loss)(jnp.array([1.0, -2.0]), None, jax.random.key(0)) / 2).round().tolist()
     [1.0, -2.0]
     """
-    _check_count("forward_gradient", "num_probes", num_probes)
+    check_count("forward_gradient", "num_probes", num_probes, at_least=1)
 
     def value_and_grad(params: Any, batch: Any, key: jax.Array | None) -> tuple[jax.Array, Any]:
         loss_key, probe_key = _two_keys("forward_gradient", key)
@@ -81,9 +82,9 @@ def evolution_strategies(loss_fn: Loss, *, scale: float, num_pairs: int, pairs_a
     """
     if not scale > 0:
         raise ValueError(f"evolution_strategies: expected scale above 0, got {scale!r}.")
-    _check_count("evolution_strategies", "num_pairs", num_pairs)
+    check_count("evolution_strategies", "num_pairs", num_pairs, at_least=1)
     at_once = num_pairs if pairs_at_once is None else pairs_at_once
-    _check_count("evolution_strategies", "pairs_at_once", at_once)
+    check_count("evolution_strategies", "pairs_at_once", at_once, at_least=1)
 
     def value_and_grad(params: Any, batch: Any, key: jax.Array | None) -> tuple[jax.Array, Any]:
         loss_key, pair_key = _two_keys("evolution_strategies", key)
@@ -124,8 +125,3 @@ def _scaled(direction: Any, slope: jax.Array) -> Any:
 
 def _mean(stacked: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf.mean(0), stacked)
-
-
-def _check_count(name: str, what: str, count: Any) -> None:
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise ValueError(f"{name}: expected {what} to be an integer of at least 1, got {count!r}.")

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.flatten_util import ravel_pytree
 
+from ._checks import check_count
 from ._jacobian import size_of
 
 Vector = Any
@@ -109,7 +110,8 @@ def spectral_density(
     >>> spectrum.nodes.round(4).ravel().tolist()
     [2.0, 2.0, 2.0, 2.0]
     """
-    _check_counts("spectral_density", num_steps=num_steps, num_draws=num_draws)
+    check_count("spectral_density", "num_steps", num_steps, at_least=1)
+    check_count("spectral_density", "num_draws", num_draws, at_least=1)
 
     def draw(key: jax.Array) -> Spectrum:
         alphas, betas, _ = lanczos(matvec, like, key, min(num_steps, size_of(like)))
@@ -161,7 +163,7 @@ def diagonal_estimate(matvec: MatVec, like: Vector, key: jax.Array, *, num_probe
     >>> diagonal_estimate(matvec, jnp.zeros(3), jax.random.key(0), num_probes=1).tolist()
     [1.0, 5.0, 3.0]
     """
-    _check_counts("diagonal_estimate", num_probes=num_probes)
+    check_count("diagonal_estimate", "num_probes", num_probes, at_least=1)
 
     def probe(sums: Vector, key: jax.Array) -> tuple[Vector, None]:
         signs = _signs(key, like)
@@ -191,7 +193,7 @@ def trace_estimate(matvec: MatVec, like: Vector, key: jax.Array, *, num_probes: 
     >>> trace_estimate(matvec, jnp.zeros(3), jax.random.key(0), num_probes=1).item()
     9.0
     """
-    _check_counts("trace_estimate", num_probes=num_probes)
+    check_count("trace_estimate", "num_probes", num_probes, at_least=1)
     return jnp.sum(ravel_pytree(diagonal_estimate(matvec, like, key, num_probes=num_probes))[0])
 
 
@@ -251,9 +253,3 @@ def _signs(key: jax.Array, like: Vector) -> Vector:
         jax.random.rademacher(k, jnp.shape(leaf), jnp.result_type(leaf)) for k, leaf in zip(keys, leaves, strict=True)
     ]
     return jax.tree.unflatten(structure, signs)
-
-
-def _check_counts(name: str, **counts: int) -> None:
-    for what, count in counts.items():
-        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-            raise ValueError(f"{name}: expected {what} to be an integer of at least 1, got {count!r}.")

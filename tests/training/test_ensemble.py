@@ -181,7 +181,7 @@ def _joined(train_states: list[training.TrainState]) -> training.TrainState:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"num_members": 0}, "ensemble: expected num_members to be an integer of at least 1, got 0."),
+        ({"num_members": 0}, "ensemble: expected num_members to be an integer of at least 1, got 0"),
         ({"batches": "all"}, "ensemble: expected batches to be 'own' or 'shared', got 'all'."),
         ({"metrics": "mean"}, "ensemble: expected metrics to be 'each' or 'named', got 'mean'."),
     ],

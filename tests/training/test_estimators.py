@@ -108,7 +108,7 @@ def test_equal_estimates_are_equal():
     [
         (
             lambda: training.forward_gradient(quadratic, num_probes=0),
-            "forward_gradient: expected num_probes to be an integer of at least 1, got 0.",
+            "forward_gradient: expected num_probes to be an integer of at least 1, got 0",
         ),
         (
             lambda: training.evolution_strategies(quadratic, scale=0.0, num_pairs=1),
@@ -116,11 +116,11 @@ def test_equal_estimates_are_equal():
         ),
         (
             lambda: training.evolution_strategies(quadratic, scale=0.1, num_pairs=0),
-            "evolution_strategies: expected num_pairs to be an integer of at least 1, got 0.",
+            "evolution_strategies: expected num_pairs to be an integer of at least 1, got 0",
         ),
         (
             lambda: training.evolution_strategies(quadratic, scale=0.1, num_pairs=2, pairs_at_once=0),
-            "evolution_strategies: expected pairs_at_once to be an integer of at least 1, got 0.",
+            "evolution_strategies: expected pairs_at_once to be an integer of at least 1, got 0",
         ),
         (
             lambda: ESTIMATES["forward_gradient"](PARAMS, None, None),

@@ -68,7 +68,6 @@ def test_one_inner_step_gives_the_joint_gradient_times_the_rate():
 def test_an_inner_chain_may_look_elsewhere():
     inner = optim.chain(optim.sam(0.1), optim.sgd(0.1))
     found = jax.grad(reptile(loss_fn, inner, 3))(PARAMS, TASKS)
-    params = PARAMS
     ways = []
     for task in range(2):
         params = PARAMS

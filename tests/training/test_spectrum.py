@@ -144,15 +144,15 @@ def test_probes_estimate_diagonal_and_trace_without_bias_and_with_the_known_vari
         ),
         (
             lambda: training.spectral_density(lambda v: v, jnp.zeros(3), KEY, num_draws=0),
-            "spectral_density: expected num_draws to be an integer of at least 1, got 0.",
+            "spectral_density: expected num_draws to be an integer of at least 1, got 0",
         ),
         (
             lambda: training.diagonal_estimate(lambda v: v, jnp.zeros(3), KEY, num_probes=0),
-            "diagonal_estimate: expected num_probes to be an integer of at least 1, got 0.",
+            "diagonal_estimate: expected num_probes to be an integer of at least 1, got 0",
         ),
         (
             lambda: training.trace_estimate(lambda v: v, jnp.zeros(3), KEY, num_probes=1.5),  # pyright: ignore[reportArgumentType]
-            "trace_estimate: expected num_probes to be an integer of at least 1, got 1.5.",
+            "trace_estimate: expected num_probes to be an integer of at least 1, got 1.5",
         ),
     ],
 )
