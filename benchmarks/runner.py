@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 Round = Callable[[], int]
-PEERS = ("jax", "jaxlib", "numpy", "optax", "dm-haiku", "flax", "equinox", "torch")
+PEERS = ("jax", "jaxlib", "numpy", "optax", "dm-haiku", "flax", "equinox", "torch", "opacus", "torchopt", "higher")
 
 
 class Timing(NamedTuple):

@@ -40,3 +40,51 @@ def test_a_short_game_on_the_ring_is_drawn(tmp_path):
     modes = load("ring_of_gaussians").main(num_steps=3, seeds=(0,), picture=tmp_path / "ring.png")
     assert all(0 <= found <= 8 for each in modes.values() for found in each)
     assert (tmp_path / "ring.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_short_run_of_maml_prints_its_table(capsys):
+    scores = load("maml_sinusoid").main(num_steps=20)
+    assert scores.mean["loss"].shape == (6,)
+    assert capsys.readouterr().out.splitlines()[0].startswith("before")
+
+
+def test_a_short_snapshot_ensemble_is_compared_with_one_run():
+    found = load("snapshot_ensemble").main(num_steps=10)
+    assert set(found) == {"one run, one cycle", "last snapshot", "five snapshots"}
+
+
+def test_a_short_batch_ensemble_is_compared_with_one_network():
+    alone, together = load("batch_ensemble").main(num_steps=2)["one network"]
+    assert alone == together
+
+
+def test_a_laplace_approximation_is_better_calibrated_than_the_weights():
+    found = load("laplace").main(num_steps=200)
+    assert found["Laplace"][1] < found["weights found"][1]
+
+
+SHORT = {
+    "reweighting": {"trusted alone", "all alike", "reweighted"},
+    "learned_loss": {"squared error", "absolute error", "huber", "learnt"},
+    "distillation": {"ten real images", "ten learnt images"},
+    "learned_schedule": {"constant", "cosine", "learnt"},
+    "few_shot_digits": {"pixels", "prototypes", "ridge", "maml"},
+}
+LONGER = ("learned_schedule", "few_shot_digits")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in LONGER else []) for name in SHORT]
+)
+def test_a_short_run_of_a_bilevel_or_few_shot_example_compares_what_it_names(name, capsys):
+    found = load(name).main(num_steps=2)
+    assert set(found) == SHORT[name]
+    printed = capsys.readouterr().out
+    assert all(label in printed for label in found)
+
+
+def test_a_short_private_run_states_accuracy_and_epsilon(capsys):
+    load("private_digits").main(num_steps=2)
+    printed = capsys.readouterr().out
+    assert "%" in printed
+    assert "epsilon" in printed or "ε" in printed

@@ -1,5 +1,6 @@
 """Results that the README and the configs promise, minutes in all: `pytest -m slow`."""
 
+import csv
 import json
 
 import pytest
@@ -52,3 +53,38 @@ def test_consensus_finds_all_modes_of_the_ring_of_which_descending_at_once_finds
     modes = load("ring_of_gaussians").main()
     assert max(modes["rmsprop"]) <= 4
     assert modes["consensus(1.0), rmsprop"] == [8, 8]
+
+
+def scores(directory, inner_step: int) -> list[float]:
+    """The mean squared error of each seed after so many inner steps."""
+    with (directory / "scores.csv").open(encoding="utf-8", newline="") as table:
+        return [float(row["mean"]) for row in csv.DictReader(table) if int(row["inner_step"]) == inner_step]
+
+
+@pytest.mark.parametrize(
+    ("config", "inner_step", "promised"),
+    [
+        ("maml_sinusoid_reptile", 5, 0.15),
+        pytest.param("maml_sinusoid", 1, 0.40, marks=pytest.mark.long),
+        pytest.param("maml_sinusoid_5", 1, 0.76, marks=pytest.mark.long),
+        pytest.param("maml_sinusoid_fomaml", 1, 0.60, marks=pytest.mark.long),
+        pytest.param("maml_sinusoid_anil", 1, 0.83, marks=pytest.mark.long),
+        pytest.param("maml_sinusoid_meta_sgd", 1, 0.27, marks=pytest.mark.long),
+        pytest.param("maml_sinusoid_cavia", 1, 0.22, marks=pytest.mark.long),
+    ],
+)
+def test_three_seeds_of_meta_learning_reach_what_their_headers_say(config, inner_step, promised, tmp_path):
+    assert main(["train", config, "--out", str(tmp_path / "run")]) == 0
+    found = scores(tmp_path / "run", inner_step)
+    assert len(found) == 3
+    assert max(found) <= promised
+
+
+@pytest.mark.long
+def test_what_is_trained_on_all_sinusoids_at_once_learns_little_of_one_in_a_step(tmp_path):
+    assert main(["train", "maml_sinusoid_pretrained", "--out", str(tmp_path / "run")]) == 0
+    assert min(scores(tmp_path / "run", 1)) >= 1.8
+
+
+def test_the_example_of_maml_prints_what_it_says():
+    assert load("maml_sinusoid").main().mean["loss"][1] <= 0.40

@@ -23,16 +23,69 @@ A loss that returns metrics is announced by `has_aux=True`, one that carries the
 `stateful=True`; keys come from the train state, one a step. The losses here are Optax's, as means over a batch.
 
 **Meta-learning** is a transform of losses: `maml` makes of a loss one over tasks, whose gradient goes through steps of
-any chain on each of them, and `adapt` makes those steps when the parameters are learnt:
+any chain on each of them, and `adapt` makes those steps when the parameters are learnt; `imaml` and `reptile` are
+losses over tasks as well. Tasks are drawn on the device (`sinusoids`; `episodes` of any labelled arrays, of classes
+that `split_classes` keeps apart), so that `loop` makes one program of a whole run, for one seed or under `jax.vmap` for
+many. `evaluate_tasks` scores parameters after every inner step, with 95 % intervals and how many tasks diverged:
 
->>> meta_loss = maml(loss_fn, optim.sgd(0.1), inner_steps=1)
->>> tasks = {part: {"x": jnp.ones((4, 10, 1)), "y": jnp.ones((4, 10, 1))} for part in ("support", "query")}
->>> train_state, metrics = jax.jit(step(meta_loss, tx))(init(train_state.params, tx), tasks)
->>> task = jax.tree.map(lambda leaf: leaf[0], tasks)
->>> adapt(loss_fn, optim.sgd(0.1), inner_steps=3)(train_state.params, task["support"]).losses.shape
-(3,)
+>>> inner, sample = optim.sgd(0.1), sinusoids(10)
+>>> update = step(maml(loss_fn, inner, inner_steps=1), tx)
+>>> train = loop(update, lambda key: sample(key, 25), num_steps=200, report_every=100)
+>>> train_state, metrics = jax.jit(train)(init(net.init(jax.random.key(0), x), tx), jax.random.key(1))
+>>> scores = evaluate_tasks(loss_fn, inner, inner_steps=2)(train_state.params, sample(jax.random.key(2), 600))
+>>> scores.mean["loss"].shape, scores.diverged.shape, metrics["loss"].shape
+((3,), (3,), (2,))
+
+**Bilevel** problems are the same thing without tasks: `minimize` is where steps of a chain lead, a function that can be
+differentiated in whatever shapes the loss, back through the steps (`unrolled`) or from what holds at a minimum
+(`implicit`, by `conjugate_gradient` or `neumann`); `bilevel` makes a loss for `step` of it:
+
+>>> ridge = lambda w, penalty, data, key: squared_error(data["x"] @ w, data["y"]) + jnp.exp(penalty) * jnp.sum(w**2)
+>>> solve = minimize(ridge, optim.sgd(0.1), 100, backward=implicit(conjugate_gradient(1)))
+>>> data = {"x": jnp.ones((4, 1)), "y": jnp.ones(4)}
+>>> round(jax.grad(lambda penalty: solve(jnp.zeros(1), penalty, data)[0])(0.0).item(), 3)
+-0.25
+
+**The gradient of every example** (`per_example`), its norm without computing it, and sums of clipped ones come from one
+backward pass, whatever the loss is made of; `per_example_ways` says how. With noise on top they are differentially
+private training, on `poisson_batches`, as `epsilon` accounts for it:
+
+>>> data = {"x": x, "y": jnp.sin(3 * x)}
+>>> per_example_norms(loss_fn)(train_state.params, data).shape
+(64,)
+>>> feed = poisson_batches(data, 0.1, key=jax.random.key(2))
+>>> noise = noise_multiplier(3.0, feed.rate, 300, delta=1e-3)
+>>> loss = private(loss_fn, 1.0, noise_multiplier=noise, expected_batch_size=feed.expected_size, mask="mask")
+>>> train_state = init(train_state.params, tx, key=jax.random.key(3))
+>>> train_state, _ = fit(step(loss, tx), train_state, feed, num_steps=300, progress=False)
+>>> round(epsilon(noise, feed.rate, 300, delta=1e-3), 1)
+3.0
+
+**Ensembles** are steps over many train states, and go into `fit` as one:
+
+>>> together = training.ensemble(step(loss_fn, tx), 5, batches="shared", metrics="named")
+>>> members = join_members([init(net.init(key, x), tx) for key in jax.random.split(jax.random.key(0), 5)])
+>>> feed = batches(data, 16, key=jax.random.key(1))
+>>> members, history = fit(together, members, feed, num_steps=100, progress=False)
+>>> predict_values(jax.vmap(net.apply, (0, None))(members.params, x)).variance.shape
+(64, 1)
+
+**Curvature** is functions of a loss or of `apply`: `jacobian`, `hessian`, products (`hvp`, `ggn_vp`, `fisher_vp`), what
+products tell (`top_eigenvalues`, `spectral_density`, `diagonal_estimate`), and `ntk`. Gradients that are only
+estimated, `forward_gradient` and `evolution_strategies`, are losses like others (`with_gradient`):
+
+>>> params = split_members(members)[0].params
+>>> matvec = lambda v: hvp(loss_fn)(params, v, data, None)
+>>> top_eigenvalues(matvec, params, jax.random.key(2)).values.shape, ntk(net.apply)(params, x[:3]).shape
+((1,), (3, 3, 1, 1))
+>>> estimated = step(evolution_strategies(loss_fn, scale=0.1, num_pairs=16), tx)
+>>> _, metrics = jax.jit(estimated)(init(params, tx, key=jax.random.key(3)), data)
+>>> metrics["loss"].shape
+()
 """
 
+from ._accountant import epsilon as epsilon
+from ._accountant import noise_multiplier as noise_multiplier
 from ._curvature import empirical_fisher_vp as empirical_fisher_vp
 from ._curvature import fisher_vp as fisher_vp
 from ._curvature import ggn_vp as ggn_vp
@@ -46,6 +99,8 @@ from ._estimated import with_gradient as with_gradient
 from ._estimators import evolution_strategies as evolution_strategies
 from ._estimators import forward_gradient as forward_gradient
 from ._evaluate import evaluate as evaluate
+from ._evaluate_tasks import TaskScores as TaskScores
+from ._evaluate_tasks import evaluate_tasks as evaluate_tasks
 from ._fit import fit as fit
 from ._imaml import imaml as imaml
 from ._imaml import proximal as proximal
@@ -54,6 +109,7 @@ from ._implicit import implicit as implicit
 from ._implicit import neumann as neumann
 from ._jacobian import hessian as hessian
 from ._jacobian import jacobian as jacobian
+from ._loop import loop as loop
 from ._losses import accuracy as accuracy
 from ._losses import binary_cross_entropy as binary_cross_entropy
 from ._losses import cross_entropy as cross_entropy
@@ -67,10 +123,19 @@ from ._minimize import bilevel as bilevel
 from ._minimize import minimize as minimize
 from ._minimize import unrolled as unrolled
 from ._ntk import ntk as ntk
+from ._per_example import ClippedSum as ClippedSum
+from ._per_example import clipped_sum as clipped_sum
+from ._per_example import per_example as per_example
+from ._per_example import per_example_norms as per_example_norms
+from ._per_example import per_example_ways as per_example_ways
+from ._poisson import PoissonBatches as PoissonBatches
+from ._poisson import poisson_batches as poisson_batches
 from ._predictive import ClassPrediction as ClassPrediction
 from ._predictive import ValuePrediction as ValuePrediction
 from ._predictive import predict_classes as predict_classes
 from ._predictive import predict_values as predict_values
+from ._private import noised as noised
+from ._private import private as private
 from ._reptile import reptile as reptile
 from ._spectrum import Eigenpairs as Eigenpairs
 from ._spectrum import Spectrum as Spectrum
@@ -81,4 +146,10 @@ from ._spectrum import top_eigenvalues as top_eigenvalues
 from ._spectrum import trace_estimate as trace_estimate
 from ._state import TrainState as TrainState
 from ._state import init as init
+from ._statistics import NoiseScale as NoiseScale
+from ._statistics import gradient_noise_scale as gradient_noise_scale
+from ._statistics import influence as influence
 from ._step import step as step
+from ._tasks import episodes as episodes
+from ._tasks import sinusoids as sinusoids
+from ._tasks import split_classes as split_classes

@@ -17,7 +17,7 @@ def with_gradient(value_and_grad: ValueAndGrad, *, has_aux: bool = False) -> Cal
     """A loss whose gradient is what a function says that it is.
 
     So an estimate of a gradient, a sum of clipped ones, or a direction that is no gradient at all, goes into `step`,
-    into `fit` and under links as any loss does. A second derivative would be that of the estimate; `jax.jvp` is refused.
+    into `fit` and under links as any loss does. A second derivative is that of the estimate; JAX refuses forward mode.
 
     Args:
       value_and_grad: `value_and_grad(params, batch, key) -> (loss, grads)`; with `has_aux`, `((loss, metrics), grads)`.

@@ -12,6 +12,7 @@ from jax import lax
 from jax.extend.core import Jaxpr, jaxprs_in_params
 
 from ._data import Batches
+from ._poisson import PoissonBatches
 from ._progress import Progress
 from ._state import TrainState
 
@@ -41,8 +42,8 @@ def fit(
       step: `(train_state, batch) -> (train_state, metrics)`, from `training.step` say. It is compiled once for
         equal steps, over several calls of `fit`.
       train_state: where to start.
-      batches: pytrees of arrays, all of one shape. `training.batches` is taken up at `train_state.step`; anything
-        else from where it stands.
+      batches: pytrees of arrays, all of one shape. `training.batches` and `poisson_batches` are taken up at
+        `train_state.step`; anything else from where it stands.
       num_steps: how many steps to make; fewer if the batches end before.
       steps_per_call: steps a dispatch. More of them cost memory for as many batches, and hide more of Python. By
         default 10, or 1 where the step convolves on a CPU: see `default_steps_per_call`.
@@ -74,7 +75,7 @@ def fit(
             raise ValueError(f"fit: expected {name} to be an integer of at least 1, got {count!r}")
     train_state = jax.tree.map(jnp.copy, train_state)
     start = int(train_state.step)
-    stream = batches.starting_at(start) if isinstance(batches, Batches) else iter(batches)
+    stream = batches.starting_at(start) if isinstance(batches, Batches | PoissonBatches) else iter(batches)
     first = next(stream, None)
     if first is None:
         return train_state, []

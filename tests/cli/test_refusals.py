@@ -9,7 +9,7 @@ import jax
 import pytest
 
 from renga.training import cli
-from renga.training.cli import _run
+from renga.training.cli import _meta_run, _run
 
 BASE = """
 seed = 0
@@ -37,8 +37,18 @@ name = "sgd"
 learning_rate = { name = "cosine_decay_schedule", init_value = 0.1 }
 """
 
+META = """
+[method]
+name = "maml"
+[optim]
+name = "adam"
+[train]
+num_steps = 6
+"""
+
 FILES = {
     "base.toml": BASE.encode(),
+    "meta.toml": META.encode(),
     "sgd.toml": BASE.replace('"adam"', '"sgd"\nmomentum = 0.9').encode(),
     "chain.toml": CHAIN.encode(),
     "empty.toml": b"",
@@ -227,6 +237,53 @@ REFUSED = {
         "train.batch_size: expected at most the ",
         " training docstrings, got 1000000",
     ),
+    # meta-learning
+    "train base.toml --set data.name=sinusoids": ("method: expected a table, its name one of maml, reptile, got none",),
+    "train meta.toml --set method.name=mamal": (
+        'method.name: expected one of maml, reptile, got "mamal". Did you mean maml?',
+    ),
+    "train meta.toml --set method.inner_stesp=2": ("method.inner_stesp: expected a key of maml", "inner_steps?"),
+    "train meta.toml --set method.inner_steps=-1": ("method.inner_steps: expected an integer in [0, 1000], got -1",),
+    "train meta.toml --set method.inner_rate=0": ("method.inner_rate: expected a number above 0 and finite, got 0",),
+    "train meta.toml --set method.learned_rates=all": (
+        'method.learned_rates: expected one of none, each, steps, got "all"',
+    ),
+    "train meta.toml --set method.adapted=[head]": (
+        'method.adapted: expected a list with a length of at least 1, each item text, got "[head]"',
+    ),
+    """train meta.toml --set 'method.adapted=["head/**"]'""": (
+        "method.adapted: expected a pattern that matches a path, got 'head/**'. There are 'layers/0/b', ",
+    ),
+    """train meta.toml --set 'optim={name="freeze", mask="context"}'""": (
+        "optim: masked: expected a pattern that matches a path, got 'context'. There are ",
+    ),
+    "train meta.toml --set optim.name=adm": ("optim.name: expected the name of a link or a schedule, got 'adm'.",),
+    "train meta.toml --set data.name=digits": ('data.name: expected one of sinusoids, got "digits"',),
+    "train meta.toml --set net.name=convnet": ('net.name: expected one of mlp, got "convnet"',),
+    "train meta.toml --set net.init=big": ('net.init: expected one of small, lecun, uniform, got "big"',),
+    "train meta.toml --set data.phase=[1,0]": ("data.phase: expected two numbers in their order, got [1.0, 0.0]",),
+    "train meta.toml --set data.phase=[1]": (
+        "data.phase: expected a list with a length in [2, 2], each item a number, got [1]",
+    ),
+    "train meta.toml --set data.grid=9": ("data.shots: expected at most the data.grid = 9 points of a task, got 10",),
+    """train meta.toml --set data.grid=40 --set 'method={name="reptile"}'""": (
+        "method.inner_steps times data.shots: expected at most the data.grid = 40 points of a task, got 50",
+    ),
+    "train meta.toml --set train.report_every=4": (
+        "train.report_every: expected a divisor of the 6 steps in a call, got 4",
+    ),
+    "train meta.toml --set train.steps_per_call=4": (
+        "train.steps_per_call: expected a divisor of train.num_steps = 6, got 4",
+    ),
+    "train meta.toml --set train.batch_size=4": (
+        "train.batch_size: expected a key (num_steps, num_tasks, report_every, steps_per_call)",
+    ),
+    "train meta.toml --set num_seeds=0": ("num_seeds: expected an integer in [1, 1000], got 0",),
+    "train meta.toml --set test.num_tasks=0": ("test.num_tasks: expected an integer in [1, 2147483647], got 0",),
+    """train meta.toml --set 'published={source="a book", steps=[1, 2], values=[0.1]}'""": (
+        "published.values: expected one for each of 2 published.steps, got 1",
+    ),
+    "train meta.toml --out held": ("held: expected a new or empty directory, got one that holds notes.txt",),
     # assignments
     "train base.toml --set optim.rho": ("--set optim.rho: expected key=value, such as optim.rho=0.1",),
     "train base.toml --set =1": ("--set =1: expected key=value",),
@@ -272,7 +329,7 @@ def compilations():
     names: list[str] = []
 
     def listen(event: str, duration_secs: float, **kwargs: str | int) -> None:
-        if "compile" in event:
+        if "compile" in event and "trace" not in event:  # shapes of parameters are traced, and no more
             names.append(event)
 
     jax.clear_caches()  # what is compiled already is not heard
@@ -296,7 +353,8 @@ def test_a_compilation_would_be_heard(compilations):
 
 @pytest.mark.parametrize("line", REFUSED)
 def test_it_is_refused(line, renga, files, compilations, monkeypatch):
-    monkeypatch.setattr(_run, "fit", lambda *args, **keywords: pytest.fail("training began"))
+    for module, loop in ((_run, "fit"), (_meta_run, "loop")):
+        monkeypatch.setattr(module, loop, lambda *args, **keywords: pytest.fail("training began"))
     compilations.clear()
     before = sorted(files.rglob("*"))
     answer = renga(*shlex.split(line))

@@ -15,10 +15,14 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ... import nets
 from ._config import ConfigError, load, nearest, override, read
-from ._experiment import Experiment, net_of
+from ._experiment import Experiment
+from ._meta import MetaExperiment
+from ._meta_run import meta_train
+from ._methods import Sinusoids
 from ._run import RunError, next_directory, train
 from ._task import inputs_of
 
@@ -97,13 +101,17 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def _train(options: argparse.Namespace) -> None:
     path, experiment = _read(options)
-    train(experiment, options.out or next_directory(Path("runs"), path.stem), path.stem)
+    directory = options.out or next_directory(Path("runs"), path.stem)
+    if isinstance(experiment, MetaExperiment):
+        meta_train(experiment, directory, path.stem)
+    else:
+        train(experiment, directory, path.stem)
 
 
 def _summary(options: argparse.Namespace) -> None:
     _, experiment = _read(options)
     x, named = inputs_of(experiment.data.example)
-    print(nets.summary(net_of(experiment), x, **named))
+    print(nets.summary(experiment.net.build(experiment.data.num_outputs), x, **named))
 
 
 def _list(_: argparse.Namespace) -> None:
@@ -113,9 +121,20 @@ def _list(_: argparse.Namespace) -> None:
         print("\n    ".join([name, *(line.removeprefix("#").strip() for line in header)]))
 
 
-def _read(options: argparse.Namespace) -> tuple[Path, Experiment]:
+def _read(options: argparse.Namespace) -> tuple[Path, Experiment | MetaExperiment]:
     path = _find(options.config)
-    return path, read(Experiment, override(load(path), options.set))
+    return path, read_experiment(override(load(path), options.set))
+
+
+def read_experiment(tables: dict[str, Any]) -> Experiment | MetaExperiment:
+    """The config that tables describe: one with a method, or with sinusoids for data, is one of meta-learning.
+
+    Raises:
+      ConfigError: for the first key that is unknown, missing, of another type or out of range.
+    """
+    data = tables.get("data")
+    meta = "method" in tables or (isinstance(data, dict) and data.get("name") == Sinusoids.name)
+    return read(MetaExperiment if meta else Experiment, tables)
 
 
 def _find(config: str) -> Path:

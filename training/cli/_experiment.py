@@ -121,15 +121,23 @@ def chain_of(experiment: Experiment) -> optim.Link:
     Raises:
       ConfigError: if it describes none.
     """
-    config = experiment.optim
+    return chain_from(experiment.optim, experiment.train.num_steps)
+
+
+def chain_from(config: Sgd | Adam | Described, num_steps: int) -> optim.Link:
+    """The chain that a table `optim` describes, for a run of so many steps.
+
+    Raises:
+      ConfigError: if it describes none.
+    """
     if isinstance(config, Described):
         try:
-            return optim.from_config(config.tables, num_steps=experiment.train.num_steps, where="optim")
+            return optim.from_config(config.tables, num_steps=num_steps, where="optim")
         except ValueError as error:
             raise ConfigError(str(error)) from None
     rate = config.learning_rate
     if config.schedule == "cosine":
-        rate = optim.cosine_decay_schedule(rate, experiment.train.num_steps)
+        rate = optim.cosine_decay_schedule(rate, num_steps)
     links = [config.base(rate)]
     if config.clip_norm is not None:
         links.insert(0, optim.clip_by_global_norm(config.clip_norm))

@@ -74,3 +74,27 @@ def confusion(labels: np.ndarray, chosen: np.ndarray, names: Sequence[str], path
         shade = "white" if 2 * counts[row, column] > counts[row].sum() else "black"
         axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=shade)
     figure.savefig(path, dpi=120)
+
+
+def adaptation(tasks: dict[str, dict[str, np.ndarray]], curves: dict[int, np.ndarray], path: Path, title: str) -> None:
+    """Draws what a network says of regression tasks after some inner steps.
+
+    Args:
+      tasks: `{"support": {"x", "y"}, "query": {"x", "y"}}`, arrays `[tasks, examples, 1]`; queries in order of `x`.
+      curves: by number of steps, what the network says of the queries, `[tasks, queries]`.
+      path: of the PNG.
+      title: heads it.
+    """
+    (x, y), (all_x, all_y) = ((tasks[half]["x"][..., 0], tasks[half]["y"][..., 0]) for half in ("support", "query"))
+    figure = matplotlib.figure.Figure(figsize=(9, 2.8 * -(-len(x) // 2)), layout="constrained")
+    figure.suptitle(title, parse_math=False)
+    for place in range(len(x)):
+        axes = figure.add_subplot(-(-len(x) // 2), 2, place + 1)
+        axes.plot(all_x[place], all_y[place], color="tab:green", linewidth=3, alpha=0.4, label="the task")
+        for shade, (steps, lines) in zip(np.linspace(0.75, 0, len(curves)), curves.items(), strict=True):
+            label = f"after {steps} step{'s' * (steps != 1)}" if steps else "before"
+            axes.plot(all_x[place], lines[place], color=str(shade), linewidth=1, label=label)
+        axes.plot(x[place], y[place], "^", color="tab:red", markersize=5, label="learnt from")
+        axes.grid(alpha=0.3)
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
+    figure.savefig(path, dpi=120)

@@ -56,7 +56,7 @@ class RunDirectory:
         names = sorted(entry.name for entry in self.path.iterdir())
         return ", ".join([*names[:6], *(["..."] if names[6:] else [])])
 
-    def save_config(self, experiment: Experiment, header: str) -> None:
+    def save_config(self, experiment: Any, header: str) -> None:
         """Leaves the config with every default written out: `renga train DIR/config.toml` runs it again."""
         (self.path / "config.toml").write_text(f"# {header}\n\n{write(experiment)}", encoding="utf-8")
 
@@ -109,7 +109,7 @@ def train(experiment: Experiment, directory: Path, title: str) -> dict[str, floa
       KeyboardInterrupt: between two steps, if Ctrl-C was pressed.
     """
     with deferred_interrupts() as check:
-        plots, losses = _plots(), Losses(net_of(experiment), experiment.data)
+        plots, losses = load_plots(), Losses(net_of(experiment), experiment.data)
         loaded = losses.task.load(experiment.seed, experiment.train.batch_size)
         run = RunDirectory(directory)
         run.save_config(experiment, f"{title}, as it was run.")
@@ -190,7 +190,12 @@ def _fit(
     )
 
 
-def _plots() -> Any:
+def load_plots() -> Any:
+    """The module that draws.
+
+    Raises:
+      ConfigError: if matplotlib is missing.
+    """
     try:
         from . import _plots
     except ImportError:
