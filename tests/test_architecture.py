@@ -32,7 +32,7 @@ ALLOWED = {  # what each folder may import, beside the standard library and its 
         "renga._programs",
         "renga.nets",
         "renga.optim",
-    },  # fmt: skip
+    },
     "training/cli": {"jax", "numpy", "matplotlib", "sklearn", "renga.nets", "renga.optim", "renga.training"},
 }
 LATE = {"dp_accounting", "safetensors", "rich", "matplotlib", "sklearn"}  # extras: imported where they are used
