@@ -260,7 +260,6 @@ def cases(inner_steps: int) -> Mapping[str, Round]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("inner_steps", type=int, nargs="?", default=1)
-    which = parser.parse_known_args()[0]
-    sys.argv = [word for word in sys.argv if word != str(which.inner_steps)]
+    which, sys.argv[1:] = parser.parse_known_args()
     title = f"one meta-iteration of MAML, {which.inner_steps} inner step(s), microseconds"
     main(title, functools.partial(cases, which.inner_steps), "JAX by hand", num_rounds=15)
