@@ -78,6 +78,7 @@ from ._average import average_params as average_params
 from ._average import ema_params as ema_params
 from ._average import eval_params as eval_params
 from ._average import lookahead as lookahead
+from ._by_player import by_player as by_player
 from ._chain import chain as chain
 from ._clip import clip_by_global_norm as clip_by_global_norm
 from ._config import from_config as from_config

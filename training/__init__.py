@@ -82,16 +82,37 @@ estimated, `forward_gradient` and `evolution_strategies`, are losses like others
 >>> _, metrics = jax.jit(estimated)(init(params, tx, key=jax.random.key(3)), data)
 >>> metrics["loss"].shape
 ()
+
+**Games** are losses too, of which each player follows its own: `game({...})` or `zero_sum`, played at once by `step`,
+in turn by `alternating`, ahead of one another by `unroll_player` and `best_response`, with a link for each
+(`optim.by_player`) or links that all take. `field_metrics`, `ritz_values` and `duality_gap` say what a game is like
+where it stands; `adversarial` puts any loss under an attack:
+
+>>> value = zero_sum(lambda p, batch, key: p["x"] * p["y"], minimize="x", maximize="y")
+>>> players, tx = {"x": jnp.array(1.0), "y": jnp.array(1.0)}, optim.extragradient(optim.sgd(0.1))
+>>> train = loop(step(value, tx), lambda key: None, num_steps=1000)
+>>> train_state, _ = jax.jit(train)(init(players, tx), jax.random.key(0))
+>>> {name: abs(player.item()) < 0.02 for name, player in train_state.params.items()}
+{'x': True, 'y': True}
 """
 
 from ._accountant import epsilon as epsilon
 from ._accountant import noise_multiplier as noise_multiplier
+from ._adversarial import adversarial as adversarial
+from ._adversarial import fgsm as fgsm
+from ._adversarial import pgd as pgd
 from ._curvature import empirical_fisher_vp as empirical_fisher_vp
 from ._curvature import fisher_vp as fisher_vp
 from ._curvature import ggn_vp as ggn_vp
 from ._curvature import hvp as hvp
 from ._data import Batches as Batches
 from ._data import batches as batches
+from ._diagnostics import RitzValues as RitzValues
+from ._diagnostics import duality_gap as duality_gap
+from ._diagnostics import field_jvp as field_jvp
+from ._diagnostics import field_metrics as field_metrics
+from ._diagnostics import ritz_values as ritz_values
+from ._diagnostics import tracked as tracked
 from ._ensemble import ensemble as ensemble
 from ._ensemble import join_members as join_members
 from ._ensemble import split_members as split_members
@@ -102,6 +123,21 @@ from ._evaluate import evaluate as evaluate
 from ._evaluate_tasks import TaskScores as TaskScores
 from ._evaluate_tasks import evaluate_tasks as evaluate_tasks
 from ._fit import fit as fit
+from ._game import alternating as alternating
+from ._game import best_response as best_response
+from ._game import game as game
+from ._game import unroll_player as unroll_player
+from ._game import zero_sum as zero_sum
+from ._gan import GanLosses as GanLosses
+from ._gan import gradient_penalty as gradient_penalty
+from ._gan import hinge_gan as hinge_gan
+from ._gan import least_squares_gan as least_squares_gan
+from ._gan import non_saturating_gan as non_saturating_gan
+from ._gan import relativistic_average_gan as relativistic_average_gan
+from ._gan import relativistic_gan as relativistic_gan
+from ._gan import saturating_gan as saturating_gan
+from ._gan import slope_penalty as slope_penalty
+from ._gan import wasserstein_gan as wasserstein_gan
 from ._imaml import imaml as imaml
 from ._imaml import proximal as proximal
 from ._implicit import conjugate_gradient as conjugate_gradient
@@ -137,6 +173,11 @@ from ._predictive import predict_values as predict_values
 from ._private import noised as noised
 from ._private import private as private
 from ._reptile import reptile as reptile
+from ._samples import Modes as Modes
+from ._samples import frechet_distance as frechet_distance
+from ._samples import maximum_mean_discrepancy as maximum_mean_discrepancy
+from ._samples import modes_found as modes_found
+from ._samples import sliced_wasserstein as sliced_wasserstein
 from ._spectrum import Eigenpairs as Eigenpairs
 from ._spectrum import Spectrum as Spectrum
 from ._spectrum import diagonal as diagonal

@@ -9,7 +9,9 @@ import jax.numpy as jnp
 LossFn = Callable[..., Any]
 
 
-def parts(name: str, result: Any, state: Any, *, has_aux: bool, stateful: bool) -> tuple[jax.Array, tuple[Any, dict]]:
+def parts(
+    name: str, result: Any, state: Any, *, has_aux: bool, stateful: bool, games: bool = False
+) -> tuple[Any, tuple[Any, dict]]:
     """What a loss returned, as `(loss, (state, metrics))`.
 
     Args:
@@ -18,6 +20,7 @@ def parts(name: str, result: Any, state: Any, *, has_aux: bool, stateful: bool) 
       state: what went in; it comes back where the loss has none.
       has_aux: whether metrics are expected.
       stateful: whether state and metrics are expected.
+      games: whether the loss may be a dict of the players'.
     Raises:
       TypeError: if the result is not of this form, or the loss no scalar.
     """
@@ -32,11 +35,15 @@ def parts(name: str, result: Any, state: Any, *, has_aux: bool, stateful: bool) 
         if not _is_pair(result):
             raise TypeError(f"{name}: expected loss_fn to return (loss, metrics) with has_aux=True, {_got(result)}")
         loss, metrics = result
-    elif not jax.tree_util.all_leaves([result]):
+    elif not jax.tree_util.all_leaves([result]) and not (games and isinstance(result, dict)):
         raise TypeError(
             f"{name}: expected loss_fn to return a scalar, {_got(result)}. Give has_aux=True or stateful=True."
         )
-    if jnp.shape(loss) != ():
+    if games and isinstance(loss, dict):
+        shapes = {player: jnp.shape(value) for player, value in loss.items()}
+        if set(shapes.values()) != {()}:
+            raise TypeError(f"{name}: expected a scalar loss of every player, got shapes {shapes}. Take their means.")
+    elif jnp.shape(loss) != ():
         raise TypeError(
             f"{name}: expected loss_fn to return a scalar loss, got shape {jnp.shape(loss)}. Take its mean."
         )
@@ -45,12 +52,12 @@ def parts(name: str, result: Any, state: Any, *, has_aux: bool, stateful: bool) 
     return loss, (state, metrics)
 
 
-def whole_form(name: str, loss_fn: LossFn, has_aux: bool, stateful: bool) -> LossFn:
-    """`(params, state, batch, key) -> (loss, (state, metrics))` from a loss of any form."""
+def whole_form(name: str, loss_fn: LossFn, has_aux: bool, stateful: bool, *, games: bool = False) -> LossFn:
+    """`(params, state, batch, key) -> (loss, (state, metrics))` from a loss of any form, a game's on request."""
 
     def whole(params: Any, state: Any, batch: Any, key: jax.Array | None) -> tuple[Any, tuple[Any, dict]]:
         args = (params, state, batch, key) if stateful else (params, batch, key)
-        return parts(name, loss_fn(*args), state, has_aux=has_aux, stateful=stateful)
+        return parts(name, loss_fn(*args), state, has_aux=has_aux, stateful=stateful, games=games)
 
     return whole
 
@@ -69,6 +76,11 @@ def in_form(whole: LossFn, has_aux: bool, stateful: bool) -> LossFn:
         return whole(params, None, batch, key)[0]
 
     return with_state if stateful else with_aux if has_aux else plain
+
+
+def loss_metrics(loss: Any) -> dict[str, jax.Array]:
+    """A loss as a metric; of a game, every player's."""
+    return {f"loss/{player}": value for player, value in loss.items()} if isinstance(loss, dict) else {"loss": loss}
 
 
 def _is_pair(value: Any) -> bool:

@@ -8,7 +8,7 @@ import optax
 
 from .._call import recording
 from ..optim import oracle
-from ._returned import parts
+from ._returned import loss_metrics, parts
 from ._state import TrainState, check_link
 
 LossFn = Callable[..., Any]
@@ -25,7 +25,7 @@ def step(
     a link's `value_fn` and `grad_fn` are functions of its own parameters; the others stay as they are.
 
     Args:
-      loss_fn: `loss_fn(params, batch, key) -> loss`, a scalar; with `has_aux`, `(loss, metrics)`; with `stateful`,
+      loss_fn: `loss_fn(params, batch, key) -> loss`, a scalar, or of a `game` a dict of scalars; with `has_aux`, `(loss, metrics)`; with `stateful`,
         `loss_fn(params, state, batch, key) -> (loss, (state, metrics))`. `metrics` is a dict. `key` is None if
         the train state has none.
       tx: the chain.
@@ -33,7 +33,7 @@ def step(
       stateful: whether `loss_fn` takes and returns the state of a network, and metrics with it.
     Returns:
       A pure function `(train_state, batch) -> (train_state, metrics)`. Its metrics are those of `loss_fn` and
-      `loss`, of the parameters before the update. It prints, compares, hashes and pickles as the call that made it.
+      `loss`, of the parameters before the update; of a game, `loss/player` for each. It prints, compares, hashes and pickles as the call that made it.
     Raises:
       TypeError: if `tx` is no gradient transformation; when first called, if `loss_fn` does not return what its flags
         say.
@@ -56,12 +56,12 @@ def step(
 
         def full(params: Any) -> tuple[jax.Array, tuple[Any, dict[str, jax.Array]]]:
             args = (params, state, batch, step_key) if stateful else (params, batch, step_key)
-            return parts("step", loss_fn(*args), state, has_aux=has_aux, stateful=stateful)
+            return parts("step", loss_fn(*args), state, has_aux=has_aux, stateful=stateful, games=True)
 
         found = oracle(full, params, has_aux=True)
         updates, opt_state = tx.update(found.grads, opt_state, params, **found.extra)
         value, (new_state, metrics) = found.value, found.aux
         params = optax.apply_updates(params, updates)
-        return TrainState(params, opt_state, new_state, count + 1, key), {"loss": value} | metrics
+        return TrainState(params, opt_state, new_state, count + 1, key), loss_metrics(value) | metrics
 
     return one_step

@@ -1,0 +1,113 @@
+"""Attacks on linear losses, whose worst inputs are known, and training under them."""
+
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from renga import nets, optim, training
+from renga.training import adversarial, fgsm, pgd
+
+W = jnp.array([3.0, -4.0, 0.0])
+X = jax.random.normal(jax.random.key(0), (5, 3))
+
+
+def linear(x: jax.Array) -> jax.Array:
+    return jnp.sum(x @ W)
+
+
+@pytest.mark.parametrize("random_start", [False, True])
+def test_the_worst_of_a_linear_loss_is_a_corner_of_the_box(random_start: bool):
+    moved = pgd(0.1, 20, random_start=random_start)(linear, X, jax.random.key(1))
+    np.testing.assert_allclose(moved[:, :2], (X + 0.1 * jnp.sign(W))[:, :2], rtol=1e-5)
+    assert jnp.all(jnp.abs(moved - X) <= 0.1 + 1e-6)
+    np.testing.assert_allclose(fgsm(0.1)(linear, X, None), X + 0.1 * jnp.sign(W), rtol=1e-6)
+
+
+@pytest.mark.parametrize("random_start", [False, True])
+def test_the_worst_of_a_linear_loss_is_along_the_slope_of_the_ball(random_start: bool):
+    moved = pgd(0.1, 200, step_size=0.05, norm="l2", random_start=random_start)(linear, X, jax.random.key(1))
+    np.testing.assert_allclose(moved, X + 0.1 * W / 5, atol=2e-3)
+    np.testing.assert_allclose(jnp.linalg.norm(moved - X, axis=-1), 0.1, rtol=1e-4)
+
+
+def test_random_starts_fill_the_ball():
+    attack = pgd(2.0, 1, step_size=0.0, norm="l2")
+    moved = attack(lambda x: jnp.sum(x**2), jnp.zeros((4000, 3)), jax.random.key(0))
+    radii = jnp.linalg.norm(moved, axis=-1)
+    assert jnp.all(radii <= 2.0 + 1e-5)
+    assert jnp.mean(radii < 1) == pytest.approx(1 / 8, abs=0.02)  # the share of the volume
+
+
+@pytest.mark.parametrize("attack", [fgsm(0.5, bounds=(0.0, 1.0)), pgd(0.5, 5, bounds=(0.0, 1.0))])
+def test_bounds_hold(attack: Any):
+    moved = attack(linear, jnp.clip(X, 0, 1), jax.random.key(0))
+    assert jnp.all((moved >= 0) & (moved <= 1))
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_where_the_loss_is_flat_nothing_moves_and_nothing_is_nan(norm: Any):
+    moved = pgd(0.1, 3, norm=norm, random_start=False)(lambda x: 0.0 * jnp.sum(x), X, None)
+    np.testing.assert_array_equal(moved, X)
+
+
+def square_loss(w: jax.Array, batch: Any, key: Any) -> jax.Array:
+    return jnp.mean((batch["x"] @ w - batch["y"]) ** 2)
+
+
+def test_the_loss_under_attack_of_linear_regression_is_known():
+    batch = {"x": X, "y": jnp.zeros(5)}
+    found, slope = jax.value_and_grad(adversarial(square_loss, fgsm(0.1)))(W, batch)
+    moved = X + 0.1 * jnp.sign(X @ W)[:, None] * jnp.sign(W)
+    expected, at = jax.value_and_grad(square_loss)(W, {**batch, "x": moved}, None)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    np.testing.assert_allclose(slope, at, rtol=1e-5)
+    np.testing.assert_allclose(found, jnp.mean((jnp.abs(X @ W) + 0.1 * 7) ** 2), rtol=1e-5)
+
+
+def test_an_attack_on_a_network_with_statistics_leaves_them_to_the_loss():
+    net = nets.serial(nets.linear(4), nets.batch_norm(), nets.linear(1))
+    params, state = net.init(jax.random.key(0), X)
+
+    def loss_fn(params: Any, state: Any, batch: Any, key: Any) -> Any:
+        outputs, state = net.apply(params, state, batch["x"], train=True)
+        return jnp.mean((outputs[:, 0] - batch["y"]) ** 2), (state, {"mean": jnp.mean(outputs)})
+
+    tx = optim.sgd(0.1)
+    step = jax.jit(training.step(adversarial(loss_fn, pgd(0.1, 3), stateful=True), tx, stateful=True))
+    train_state = training.init(params, tx, state=state, key=jax.random.key(1))
+    train_state, metrics = step(train_state, {"x": X, "y": jnp.ones(5)})
+    assert set(metrics) == {"loss", "mean"}
+    changed = jax.tree.map(lambda a, b: jnp.any(a != b), train_state.state, state)
+    assert any(jax.tree.leaves(changed))
+
+
+def test_a_loss_under_attack_is_its_call():
+    loss = adversarial(square_loss, pgd(0.1, 5))
+    assert repr(loss) == "adversarial(square_loss, pgd(0.1, 5))"
+    assert loss == adversarial(square_loss, pgd(0.1, 5))
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: fgsm(-0.1), "fgsm: expected epsilon to be at least 0, got -0.1"),
+        (lambda: pgd(-1, 1), "pgd: expected epsilon to be at least 0, got -1"),
+        (lambda: pgd(0.1, 0), "pgd: expected num_steps to be an integer of at least 1, got 0"),
+        (lambda: pgd(0.1, 1, norm="l1"), "pgd: expected norm to be one of linf, l2, got 'l1'"),  # pyright: ignore[reportArgumentType]
+        (
+            lambda: pgd(0.1, 1)(linear, X, None),
+            "pgd: expected a key for its random start, got None. Give one, or random_start=False.",
+        ),
+        (
+            lambda: adversarial(square_loss, fgsm(0.1))(W, {"z": X}),
+            "adversarial: expected a batch with 'x', got ['z']",
+        ),
+    ],
+)
+def test_attacks_that_cannot_be_are_refused(build: Any, message: str):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        build()

@@ -1,0 +1,346 @@
+"""Games played through `step` and `alternating`, against closed forms, finite differences and loops by hand."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from renga import nets, optim, training
+from renga.training import alternating, best_response, game, unroll_player, zero_sum
+
+from ..optim import games
+
+
+@pytest.fixture
+def float64() -> Iterator[None]:
+    """Everything in double precision."""
+    with jax.enable_x64(True):
+        yield
+
+
+def product(players: Any, batch: Any, key: Any) -> jax.Array:
+    return jnp.sum(players["x"] * players["y"])
+
+
+BILINEAR = zero_sum(product, minimize="x", maximize="y")
+
+
+def path(step: Any, train_state: Any, num_steps: int) -> np.ndarray:
+    """Both players before the first step and after each, `[1 + num_steps, 2]`."""
+
+    def body(train_state: Any, _: None) -> Any:
+        train_state, _ = step(train_state, None)
+        return train_state, train_state.params
+
+    _, after = jax.lax.scan(body, train_state, None, num_steps)
+    start = train_state.params
+    return np.stack([np.append(start[player], after[player]) for player in ("x", "y")], -1)
+
+
+def start() -> dict[str, jax.Array]:
+    return {"x": jnp.array(1.0), "y": jnp.array(1.0)}
+
+
+RATES = {
+    "descent": (lambda eta: optim.sgd(eta), {0.1: 1.004988, 0.5: 1.118034}),
+    "optimistic": (lambda eta: optim.optimistic_gradient(eta), {0.1: 0.994936}),
+    "extragradient": (lambda eta: optim.extragradient(optim.sgd(eta)), {0.1: 0.995038, 0.5: 0.901388}),
+    "consensus": (lambda eta: optim.chain(optim.consensus(1.0), optim.sgd(eta)), {0.1: 0.905539, 0.5: 0.707107}),
+    "competitive": (lambda eta: optim.competitive(eta), {0.1: 0.995037, 0.5: 0.894427}),
+    "lola": (lambda eta: optim.chain(optim.lola(eta), optim.sgd(eta)), {0.1: 0.985089, 0.5: 0.707107}),
+    "a link for each": (lambda eta: optim.by_player({p: optim.sgd(eta) for p in "xy"}), {0.1: 1.004988}),
+    "extragradient around links for each": (
+        lambda eta: optim.extragradient(optim.by_player({p: optim.sgd(eta) for p in "xy"})), {0.1: 0.995038},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("name", RATES)
+def test_the_rates_of_links_hold_through_a_training_step(name: str):
+    build, rates = RATES[name]
+    for eta, rate in rates.items():
+        tx: Any = build(eta)
+        found = path(training.step(BILINEAR, tx), training.init(start(), tx), 400)
+        sizes = np.linalg.norm(found, axis=-1)
+        assert (sizes[400] / sizes[100]) ** (1 / 300) == pytest.approx(rate, abs=1e-6)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("eta", [0.1, 0.5])
+def test_alternating_descent_is_a_bounded_cycle(eta: float):
+    tx = optim.by_player({"x": optim.sgd(eta), "y": optim.sgd(eta)})
+    found = path(alternating(BILINEAR, tx, {"x": 1, "y": 1}), training.init(start(), tx), 2000)
+    turn = np.array([[1, -eta], [eta, 1 - eta**2]])
+    np.testing.assert_allclose(found[7], np.linalg.matrix_power(turn, 7) @ [1, 1], rtol=1e-12)
+    if eta == 0.1:
+        sizes = np.linalg.norm(found, axis=-1)
+        assert sizes.min() == pytest.approx(1.345, abs=2e-3)
+        assert sizes.max() == pytest.approx(1.4142, abs=2e-3)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize(("eta", "rate"), [(0.1, 0.998518), (0.5, 0.962544)])
+def test_negative_momentum_converges_where_players_alternate(eta: float, rate: float):
+    tx = optim.by_player({p: optim.negative_momentum(eta) for p in ("x", "y")})
+    found = path(alternating(BILINEAR, tx, {"x": 1, "y": 1}), training.init(start(), tx), 3000)
+    sizes = np.linalg.norm(found, axis=-1)
+    ratio = (sizes[2500:3000].max() / sizes[1000:1500].max()) ** (1 / 1500)
+    assert ratio == pytest.approx(rate, abs=2e-4)
+
+
+@pytest.mark.usefixtures("float64")
+def test_several_turns_are_as_many_steps():
+    rates = {"x": 0.3, "y": 0.2}
+    tx = optim.by_player({player: optim.sgd(rate, momentum=0.5) for player, rate in rates.items()})
+    found = path(alternating(BILINEAR, tx, {"y": 3, "x": 2}), training.init(start(), tx), 5)
+    at, velocity, expected = {"x": 1.0, "y": 1.0}, {"x": 0.0, "y": 0.0}, [(1.0, 1.0)]
+    for _ in range(5):
+        for player in "yyyxx":
+            slope = at["y"] if player == "x" else -at["x"]
+            velocity[player] = slope + 0.5 * velocity[player]
+            at[player] -= rates[player] * velocity[player]
+        expected.append((at["x"], at["y"]))
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_each_turn_has_its_batch_and_its_key():
+    def loss(player: str) -> Any:
+        return lambda players, batch, key: players[player] * (batch + 0 * jax.random.normal(key))
+
+    tx = optim.by_player({"a": optim.sgd(1.0), "b": optim.sgd(1.0)})
+    step = alternating(game({"a": loss("a"), "b": loss("b")}), tx, {"b": 2, "a": 1}, own_batches=True)
+    players = {"a": jnp.array(0.0), "b": jnp.array(0.0)}
+    train_state, metrics = step(training.init(players, tx, key=jax.random.key(0)), jnp.array([1.0, 10.0, 100.0]))
+    assert {name: value.item() for name, value in train_state.params.items()} == {"a": -100, "b": -11}
+    assert {name: value.item() for name, value in metrics.items()} == {"loss/a": 0, "loss/b": -10}
+    keyed = game({p: lambda players, batch, key, p=p: players[p] * jax.random.normal(key) for p in "ab"})
+    train_state, _ = alternating(keyed, tx, {"b": 1, "a": 1})(training.init(players, tx, key=jax.random.key(0)), None)
+    assert train_state.params["a"] != train_state.params["b"]
+
+
+NETS = {"gen": nets.mlp(5, 2, activation=jnp.tanh), "disc": nets.mlp(6, 1, activation=jnp.tanh)}
+
+
+def gan(which: str) -> Any:
+    def loss(players: Any, batch: Any, key: Any) -> jax.Array:
+        fake = NETS["gen"].apply(players["gen"], batch["z"])
+        on_real, on_fake = (NETS["disc"].apply(players["disc"], x) for x in (batch["x"], fake))
+        return getattr(training.non_saturating_gan(on_real, on_fake), which)
+
+    return loss
+
+
+GAN = game({"gen": gan("generator"), "disc": gan("critic")})
+
+
+def players_and_batch(dtype: Any = jnp.float32) -> tuple[Any, Any]:
+    keys = jax.random.split(jax.random.key(0), 4)
+    batch = {"z": jax.random.normal(keys[0], (8, 3), dtype), "x": jax.random.normal(keys[1], (8, 2), dtype)}
+    players = {"gen": NETS["gen"].init(keys[2], batch["z"]), "disc": NETS["disc"].init(keys[3], batch["x"])}
+    return jax.tree.map(lambda leaf: leaf.astype(dtype), players), batch
+
+
+def test_each_player_descends_its_own_loss():
+    players, batch = players_and_batch()
+    tx = optim.by_player({"gen": optim.sgd(0.1), "disc": optim.sgd(0.2)})
+    train_state, metrics = jax.jit(training.step(GAN, tx))(training.init(players, tx), batch)
+    for player, which, rate in (("gen", "generator", 0.1), ("disc", "critic", 0.2)):
+        loss_fn = gan(which)
+        loss, slope = jax.value_and_grad(loss_fn)(players, batch, None)
+        expected = optax.tree.add_scale(players[player], -rate, slope[player])
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), train_state.params[player], expected)
+        np.testing.assert_allclose(metrics[f"loss/{player}"], loss, rtol=1e-6)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("inner", [optim.sgd(0.5), optim.adam(0.1)])
+def test_the_gradient_through_steps_ahead_equals_finite_differences(inner: Any):
+    players, batch = players_and_batch(jnp.float64)
+    ahead = unroll_player(GAN, "disc", inner, 3)
+    along = jax.tree.map(lambda leaf: jnp.cos(jnp.arange(1.0, leaf.size + 1)).reshape(leaf.shape), players["gen"])
+
+    def value(t: Any) -> Any:
+        own = jax.tree.map(lambda p, v: p + t * v, players["gen"], along)
+        return ahead({**players, "gen": own}, batch)["gen"]
+
+    after = jax.jit(value)
+    np.testing.assert_allclose(jax.grad(value)(0.0), (after(1e-5) - after(-1e-5)) / 2e-5, rtol=1e-6)
+    moved = players["disc"]
+    tx, opt_state = inner, inner.init(moved)
+    for _ in range(3):
+        grads = jax.grad(lambda own: GAN({**players, "disc": own}, batch)["disc"])(moved)
+        updates, opt_state = tx.update(grads, opt_state, moved)
+        moved = optax.apply_updates(moved, updates)
+    np.testing.assert_allclose(after(0.0), GAN({**players, "disc": moved}, batch)["gen"], rtol=1e-10)
+    assert ahead(players, batch)["disc"] == GAN(players, batch)["disc"]
+
+
+def test_no_step_ahead_is_the_game_to_the_bit():
+    players, batch = players_and_batch()
+    tx = optim.adam(1e-2)
+    for ahead in (unroll_player(GAN, "disc", optim.sgd(0.5), 0), best_response(GAN, "disc", optim.sgd(0.5), 0)):
+        found, plain = (jax.jit(training.step(each, tx))(training.init(players, tx), batch)[0] for each in (ahead, GAN))
+        jax.tree.map(np.testing.assert_array_equal, found, plain)
+
+
+@pytest.mark.usefixtures("float64")
+def test_under_the_best_response_the_slope_is_that_of_the_value_function():
+    def value(players: Any, batch: Any, key: Any) -> jax.Array:
+        return jnp.sum(players["x"] * players["y"]) - jnp.sum(players["y"] ** 2) / 2 + jnp.sum(players["x"] ** 4)
+
+    players = {"x": jnp.array([0.5, -1.0]), "y": jnp.zeros(2)}
+    answered = best_response(zero_sum(value, minimize="x", maximize="y"), "y", optim.sgd(0.5), 60)
+    found = jax.grad(lambda x: answered({**players, "x": x}, None)["x"])(players["x"])
+    np.testing.assert_allclose(found, players["x"] + 4 * players["x"] ** 3, rtol=1e-9)  # of x^2 / 2 + x^4
+
+
+NORMED = {
+    "gen": nets.serial(nets.linear(5), nets.batch_norm(), jnp.tanh, nets.linear(2)),
+    "disc": nets.serial(nets.linear(6), nets.batch_norm(), jnp.tanh, nets.linear(1)),
+}
+
+
+def normed(which: str) -> Any:
+    def loss(players: Any, state: Any, batch: Any, key: Any) -> Any:
+        fake, gen = NORMED["gen"].apply(players["gen"], state["gen"], batch["z"], train=True)
+        on_real, disc = NORMED["disc"].apply(players["disc"], state["disc"], batch["x"], train=True)
+        on_fake, disc = NORMED["disc"].apply(players["disc"], disc, fake, train=True)
+        value = getattr(training.non_saturating_gan(on_real, on_fake), which)
+        return value, ({"gen": gen, "disc": disc}, {"fake": jnp.mean(on_fake)})
+
+    return loss
+
+
+@pytest.mark.parametrize("order", ["at once", "in turn"])
+def test_both_players_may_carry_statistics(order: str):
+    _, batch = players_and_batch()
+    made = {
+        "gen": NORMED["gen"].init(jax.random.key(0), batch["z"]),
+        "disc": NORMED["disc"].init(jax.random.key(1), batch["x"]),
+    }
+    players, state = ({player: pair[half] for player, pair in made.items()} for half in (0, 1))
+    both = game({"gen": normed("generator"), "disc": normed("critic")}, stateful=True)
+    tx = optim.by_player({"gen": optim.adam(1e-2), "disc": optim.adam(1e-2)})
+    if order == "at once":
+        step = training.step(both, tx, stateful=True)
+    else:
+        step = alternating(both, tx, {"disc": 2, "gen": 1}, stateful=True)
+    train_state, metrics = jax.jit(step)(training.init(players, tx, state=state), batch)
+    for player in ("gen", "disc"):
+        changed = jax.tree.map(lambda a, b: jnp.any(a != b), train_state.state[player], state[player])
+        assert any(jax.tree.leaves(changed))
+    if order == "at once":
+        for player, which in (("gen", "generator"), ("disc", "critic")):
+            _, (expected, _) = normed(which)(players, state, batch, None)
+            jax.tree.map(
+                lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7),
+                train_state.state[player],
+                expected[player],
+            )
+    assert set(metrics) == {"loss/gen", "loss/disc", "fake/gen", "fake/disc"}
+
+
+def test_three_players_move_on_their_own_losses():
+    losses = {p: lambda players, batch, key, p=p, q=q: players[p] * players[q] for p, q in ("ab", "bc", "ca")}
+    players = {"a": jnp.array(1.0), "b": jnp.array(2.0), "c": jnp.array(3.0)}
+    tx = optim.sgd(0.1)
+    train_state, _ = training.step(game(losses), tx)(training.init(players, tx), None)
+    found = [round(train_state.params[p].item(), 5) for p in "abc"]
+    assert found == [0.8, 1.7, 2.9]
+    sides = zero_sum(lambda p, batch, key: p["a"] * p["b"] * p["c"], minimize=("a", "b"), maximize="c")
+    assert {name: loss.item() for name, loss in sides(players, None).items()} == {"a": 6, "b": 6, "c": -6}
+
+
+def test_the_dilemma_ends_in_cooperation_through_a_training_step():
+    # Of rounds without end: 1 / (1 - gamma) times the years a round.
+    losses = {p: lambda players, batch, key, p=p: games.prisoners_dilemma(players)[p] / 0.04 for p in ("x", "y")}
+    tx = optim.chain(optim.lola(1.0), optim.sgd(1.0))
+    step = training.step(game(losses), tx)
+
+    def final(key: jax.Array) -> jax.Array:
+        players = dict(zip(("x", "y"), jax.random.normal(key, (2, 5)), strict=True))
+        train_state, _ = jax.lax.scan(lambda s, _: step(s, None), training.init(players, tx), None, 100)
+        return jnp.stack(list(games.prisoners_dilemma(train_state.params).values()))
+
+    assert jnp.mean(jax.jit(jax.vmap(final))(jax.random.split(jax.random.key(0), 10))) < 1.15
+
+
+def test_games_go_into_fit_and_print_as_their_calls():
+    players, batch = players_and_batch()
+    tx = optim.by_player({"gen": optim.adam(1e-2), "disc": optim.adam(1e-2)})
+    step = alternating(GAN, tx, {"disc": 1, "gen": 1})
+    _, history = training.fit(step, training.init(players, tx), [batch] * 4, num_steps=4, progress=False)
+    assert set(history[-1]) == {"step", "loss/disc", "loss/gen"}
+    assert repr(tx) == "by_player({'gen': adam(0.01), 'disc': adam(0.01)})"
+    assert zero_sum(product, minimize="x", maximize="y") == BILINEAR
+    assert hash(BILINEAR) == hash(zero_sum(product, minimize="x", maximize="y"))
+    assert step == alternating(GAN, tx, {"disc": 1, "gen": 1})
+
+
+@pytest.mark.parametrize(
+    ("build", "error", "message"),
+    [
+        (lambda: game({}), ValueError, "game: expected a loss for each player, got none"),
+        (
+            lambda: zero_sum(product, minimize="x", maximize=("x", "y")),
+            ValueError,
+            "zero_sum: expected players on both sides, none of them on both, got minimize='x', maximize=('x', 'y')",
+        ),
+        (
+            lambda: unroll_player(BILINEAR, "y", optim.sgd(0.1), -1),
+            ValueError,
+            "unroll_player: expected num_steps to be an integer of at least 0, got -1",
+        ),
+        (
+            lambda: best_response(BILINEAR, "z", optim.sgd(0.1), 1)(start(), None),
+            ValueError,
+            "best_response: expected 'z' to be one of the players, got ['x', 'y']",
+        ),
+        (
+            lambda: alternating(BILINEAR, optim.sgd(0.1), {"x": 1}),
+            TypeError,
+            "alternating: expected tx with a link for each player, optim.by_player({...}), got sgd(0.1)",
+        ),
+        (
+            lambda: alternating(BILINEAR, optim.by_player({"x": optim.sgd(0.1)}), {}),
+            ValueError,
+            "alternating: expected turns such as {'critic': 5, 'generator': 1}, got none",
+        ),
+        (
+            lambda: alternating(BILINEAR, optim.by_player({"x": optim.sgd(0.1)}), {"x": 0}),
+            ValueError,
+            "alternating: expected turns['x'] to be an integer of at least 1, got 0",
+        ),
+        (
+            lambda: training.step(game({"x": lambda p, b, k: p["x"] * jnp.ones(2)}), optim.sgd(0.1))(
+                training.init({"x": jnp.array(1.0)}, optim.sgd(0.1)), None
+            ),
+            TypeError,
+            "game: x: expected loss_fn to return a scalar loss, got shape (2,). Take its mean.",
+        ),
+        (
+            lambda: optim.by_player({"x": optim.sgd(0.1)}).init(start()),
+            ValueError,
+            "by_player: expected parameters of the players ['x'], got ['x', 'y']. A game's parameters are a dict, "
+            "{'player': its parameters}.",
+        ),
+    ],
+)  # fmt: skip
+def test_games_that_cannot_be_are_refused(build: Any, error: Any, message: str):
+    with pytest.raises(error, match=f"^{re.escape(message)}"):
+        build()
+
+
+def test_a_batch_of_another_number_of_turns_is_refused():
+    tx = optim.by_player({"x": optim.sgd(0.1), "y": optim.sgd(0.1)})
+    step = alternating(BILINEAR, tx, {"x": 2, "y": 1}, own_batches=True)
+    with pytest.raises(
+        ValueError, match=r"^alternating: expected batch/z with an axis of 3 moves in front, got \(2, 5\)$"
+    ):
+        step(training.init(start(), tx), {"z": jnp.ones((2, 5))})

@@ -1,0 +1,174 @@
+"""Losses under attack: the worst inputs near those of the batch."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from .._call import recording
+from ._checks import check_count
+from ._returned import LossFn, in_form, whole_form
+
+Norm = Literal["linf", "l2"]
+Attack = Callable[[Callable[[jax.Array], jax.Array], jax.Array, jax.Array | None], jax.Array]
+
+
+@recording
+def fgsm(epsilon: float | jax.Array, *, bounds: tuple[float, float] | None = None) -> Attack:
+    """One step of `epsilon` along the sign of the slope.
+
+    Source: Goodfellow, Shlens, Szegedy 2015, https://arxiv.org/abs/1412.6572, section 4.
+
+    Args:
+      epsilon: how far any number may move.
+      bounds: the smallest and largest value of an input.
+    Returns:
+      `attack(loss_fn, x, key) -> x`, with `loss_fn(x) -> loss`.
+    Raises:
+      ValueError: if `epsilon` is negative.
+
+    >>> fgsm(0.1)(lambda x: jnp.sum(x**2), jnp.array([1.0, -2.0]), None).tolist()
+    [1.100000023841858, -2.0999999046325684]
+    """
+    _check_epsilon("fgsm", epsilon)
+
+    def attack(loss_fn: Callable[[jax.Array], jax.Array], x: jax.Array, key: jax.Array | None) -> jax.Array:
+        return _within(x + epsilon * jnp.sign(jax.grad(loss_fn)(x)), bounds)
+
+    return attack
+
+
+@recording
+def pgd(
+    epsilon: float | jax.Array,
+    num_steps: int,
+    *,
+    step_size: float | jax.Array | None = None,
+    norm: Norm = "linf",
+    random_start: bool = True,
+    bounds: tuple[float, float] | None = None,
+) -> Attack:
+    """Steps up the loss, each brought back into the ball of `epsilon` around the input.
+
+    Source: Madry et al. 2018, https://arxiv.org/abs/1706.06083, section 2.1.
+
+    Args:
+      epsilon: the ball's radius: of any number in `"linf"`, of an example's l2 norm in `"l2"`.
+      num_steps: how many.
+      step_size: of each, measured likewise; `2.5 * epsilon / num_steps` unless given.
+      norm: `"linf"`, whose steps are signs, or `"l2"`, whose steps are along the slope.
+      random_start: from a random point of the ball, which takes a key; otherwise from the input.
+      bounds: the smallest and largest value of an input.
+    Returns:
+      `attack(loss_fn, x, key) -> x`, with `loss_fn(x) -> loss` and `x` `[batch, ...]`.
+    Raises:
+      ValueError: for numbers out of range or another norm; when called, without a key where it starts at random.
+
+    >>> attack = pgd(0.5, 10, norm="l2", random_start=False)
+    >>> attack(lambda x: jnp.sum(x), jnp.zeros((1, 4)), None).round(3).tolist()
+    [[0.25, 0.25, 0.25, 0.25]]
+    """
+    _check_epsilon("pgd", epsilon)
+    check_count("pgd", "num_steps", num_steps, at_least=1)
+    if norm not in _NORMS:
+        raise ValueError(f"pgd: expected norm to be one of {', '.join(_NORMS)}, got {norm!r}")
+    direction, project, draw = _NORMS[norm]
+    length = 2.5 * epsilon / num_steps if step_size is None else step_size
+
+    def attack(loss_fn: Callable[[jax.Array], jax.Array], x: jax.Array, key: jax.Array | None) -> jax.Array:
+        if random_start and key is None:
+            raise ValueError("pgd: expected a key for its random start, got None. Give one, or random_start=False.")
+
+        def one(_: Any, moved: jax.Array) -> jax.Array:
+            moved = moved + length * direction(jax.grad(loss_fn)(moved))
+            return _within(x + project(moved - x, epsilon), bounds)
+
+        start = _within(x + epsilon * draw(key, x), bounds) if random_start else x
+        return lax.fori_loop(0, num_steps, one, start)
+
+    return attack
+
+
+@recording
+def adversarial(
+    loss_fn: LossFn, attack: Attack, *, inputs: str = "x", has_aux: bool = False, stateful: bool = False
+) -> LossFn:
+    """The loss on inputs that an attack has moved to where it is largest.
+
+    The attack sees the loss of the same parameters, key and state. Its result counts as a constant, as in Danskin's
+    theorem; what of the loss depends on the parameters is differentiated where the attack ended.
+
+    Source: Madry et al. 2018, https://arxiv.org/abs/1706.06083, equation 2.1.
+
+    Args:
+      loss_fn: as for `step`.
+      attack: `attack(loss_of_x, x, key) -> x`: `fgsm`, `pgd`, or your own.
+      inputs: the name in the batch, a dict, of what is attacked.
+      has_aux: as for `step`.
+      stateful: as for `step`. The attack leaves the state as it is.
+    Returns:
+      A loss of the form of `loss_fn`. It prints, compares and hashes as the call that made it.
+    Raises:
+      ValueError: when called, if the batch has no such inputs.
+
+    >>> loss_fn = lambda w, batch, key: jnp.mean((batch["x"] * w) ** 2)
+    >>> worse = adversarial(loss_fn, fgsm(0.5))
+    >>> worse(jnp.array(2.0), {"x": jnp.array([[1.0], [-1.0]])}).item()
+    9.0
+    """
+    whole = whole_form("adversarial", loss_fn, has_aux, stateful)
+
+    def loss(params: Any, state: Any, batch: Any, key: jax.Array | None) -> Any:
+        if not isinstance(batch, dict) or inputs not in batch:
+            found = sorted(batch) if isinstance(batch, dict) else type(batch).__name__
+            raise ValueError(f"adversarial: expected a batch with {inputs!r}, got {found}")
+        attack_key, loss_key = (None, None) if key is None else jax.random.split(key)
+        still = lax.stop_gradient(params)
+
+        def of_inputs(x: jax.Array) -> jax.Array:
+            return whole(still, state, {**batch, inputs: x}, loss_key)[0]
+
+        moved = lax.stop_gradient(attack(of_inputs, lax.stop_gradient(batch[inputs]), attack_key))
+        return whole(params, state, {**batch, inputs: moved}, loss_key)
+
+    return in_form(loss, has_aux, stateful)
+
+
+def _to_l2(x: jax.Array) -> jax.Array:
+    """Each example at length 1, or zero."""
+    squares = jnp.sum(jnp.square(x), tuple(range(1, x.ndim)), keepdims=True)
+    return jnp.where(squares > 0, x * lax.rsqrt(jnp.where(squares > 0, squares, 1)), 0)
+
+
+def _into_l2(x: jax.Array, epsilon: Any) -> jax.Array:
+    norms = jnp.sqrt(jnp.sum(jnp.square(x), tuple(range(1, x.ndim)), keepdims=True))
+    return x * jnp.minimum(1, epsilon / jnp.maximum(norms, jnp.finfo(x.dtype).tiny))
+
+
+def _from_l2(key: jax.Array, x: jax.Array) -> jax.Array:
+    """Uniform in the ball."""
+    along, length = jax.random.split(key)
+    size = x[0].size
+    radius = jax.random.uniform(length, (len(x), *[1] * (x.ndim - 1)), x.dtype) ** (1 / size)
+    return radius * _to_l2(jax.random.normal(along, x.shape, x.dtype))
+
+
+_NORMS: dict[str, Any] = {
+    "linf": (
+        jnp.sign,
+        lambda x, epsilon: jnp.clip(x, -epsilon, epsilon),
+        lambda key, x: jax.random.uniform(key, x.shape, x.dtype, -1, 1),
+    ),
+    "l2": (_to_l2, _into_l2, _from_l2),
+}
+
+
+def _within(x: jax.Array, bounds: tuple[float, float] | None) -> jax.Array:
+    return x if bounds is None else jnp.clip(x, *bounds)
+
+
+def _check_epsilon(name: str, epsilon: Any) -> None:
+    if isinstance(epsilon, int | float) and epsilon < 0:
+        raise ValueError(f"{name}: expected epsilon to be at least 0, got {epsilon}")

@@ -1,0 +1,317 @@
+"""Games: a loss for each player, of which each follows its own gradient."""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from .. import optim
+from .._call import recording
+from ..optim import oracle
+from ._adapted import path_of
+from ._checks import check_count
+from ._returned import LossFn, in_form, whole_form
+from ._state import TrainState, check_link
+from ._unroll import descend
+
+Players = str | tuple[str, ...]
+
+
+@recording
+def game(losses: Mapping[str, LossFn], *, has_aux: bool = False, stateful: bool = False) -> LossFn:
+    """A game from the losses of its players: goes where a loss goes, and each player descends its own.
+
+    `step(game({...}), tx)` moves all players at once along the field of their gradients, `alternating` one after
+    another. All losses are given the same batch and key, so that XLA computes what they have in common once.
+
+    Args:
+      losses: for each player `loss(players, batch, key) -> loss`, a scalar, of everyone's parameters, a dict; with
+        `has_aux` and `stateful` as for `step`.
+      has_aux: whether the losses return metrics.
+      stateful: whether the losses take and return states: a dict, for each player that has one, its own. A player's
+        new state is that which its own loss returns.
+    Returns:
+      `(players, batch, key) -> {player: loss}`; with `has_aux`, and metrics `{"name/player": ...}`; with `stateful`,
+      `(players, state, batch, key) -> (losses, (state, metrics))`. It prints, compares and hashes as the call that
+      made it.
+    Raises:
+      ValueError: without losses.
+      TypeError: when called, if a loss does not return what the flags say.
+
+    >>> losses = {"x": lambda p, batch, key: p["x"] * p["y"], "y": lambda p, batch, key: -p["x"] * p["y"]}
+    >>> tx = optim.extragradient(optim.sgd(0.1))
+    >>> train_state = init({"x": jnp.array(1.0), "y": jnp.array(1.0)}, tx)
+    >>> train_state, metrics = step(game(losses), tx)(train_state, None)
+    >>> {name: value.item() for name, value in metrics.items()}
+    {'loss/x': 1.0, 'loss/y': -1.0}
+    """
+    if not losses:
+        raise ValueError("game: expected a loss for each player, got none")
+    wholes = {player: whole_form(f"game: {player}", loss, has_aux, stateful) for player, loss in losses.items()}
+
+    def field(players: Any, state: Any, batch: Any, key: jax.Array | None) -> Any:
+        found = {player: whole(players, state, batch, key) for player, whole in wholes.items()}
+        values = {player: value for player, (value, _) in found.items()}
+        metrics = {f"{name}/{p}": each for p, (_, (_, own)) in found.items() for name, each in own.items()}
+        states = {player: found[player][1][0][player] for player in state} if stateful else state
+        return values, (states, metrics)
+
+    return in_form(field, has_aux, stateful)
+
+
+@recording
+def zero_sum(
+    loss_fn: LossFn, *, minimize: Players, maximize: Players, has_aux: bool = False, stateful: bool = False
+) -> LossFn:
+    """A game of one value, which some players minimize and the others maximize.
+
+    Args:
+      loss_fn: `loss_fn(players, batch, key) -> value`, a scalar; with `has_aux` and `stateful` as for `step`.
+      minimize: the player, or players, whose loss is the value.
+      maximize: those whose loss is minus the value.
+      has_aux: whether `loss_fn` returns metrics.
+      stateful: whether `loss_fn` takes and returns a state.
+    Returns:
+      As for `game`, from one evaluation of `loss_fn`; metrics keep their names.
+    Raises:
+      ValueError: if a player is on both sides, or a side is empty.
+      TypeError: when called, if `loss_fn` does not return what the flags say.
+
+    >>> value = lambda players, batch, key: players["x"] * players["y"]
+    >>> zero_sum(value, minimize="x", maximize="y")({"x": 2.0, "y": 3.0}, None)
+    {'x': 6.0, 'y': -6.0}
+    """
+    sides = [(name,) if isinstance(name, str) else tuple(name) for name in (minimize, maximize)]
+    if not all(sides) or set(sides[0]) & set(sides[1]):
+        raise ValueError(
+            f"zero_sum: expected players on both sides, none of them on both, got minimize={minimize!r}, "
+            f"maximize={maximize!r}"
+        )
+    whole = whole_form("zero_sum", loss_fn, has_aux, stateful)
+
+    def field(players: Any, state: Any, batch: Any, key: jax.Array | None) -> Any:
+        value, beside = whole(players, state, batch, key)
+        return dict.fromkeys(sides[0], value) | dict.fromkeys(sides[1], -value), beside
+
+    return in_form(field, has_aux, stateful)
+
+
+@recording
+def unroll_player(
+    loss_fn: LossFn,
+    player: str,
+    tx: optax.GradientTransformation,
+    num_steps: int,
+    *,
+    has_aux: bool = False,
+    stateful: bool = False,
+) -> LossFn:
+    """The game in which the others see where a player's next steps lead, and how their own moves change that.
+
+    Everyone else's loss is taken after `num_steps` of a chain on the player's own, and differentiated through them;
+    the player itself is where it is.
+
+    Source: Metz, Poole, Pfau, Sohl-Dickstein 2017, https://arxiv.org/abs/1611.02163, equations 7 to 10.
+
+    Args:
+      loss_fn: a game.
+      player: whose steps are unrolled, such as the discriminator.
+      tx: the chain that makes these steps, from a new state.
+      num_steps: how many; with none, the game is as it was.
+      has_aux: as for `game`.
+      stateful: as for `game`. Steps ahead leave states as they are.
+    Returns:
+      A game.
+    Raises:
+      ValueError: if `num_steps` is negative; when called, if there is no such player.
+      TypeError: if `tx` is no chain.
+
+    >>> value = zero_sum(lambda p, batch, key: p["x"] * p["y"], minimize="x", maximize="y")
+    >>> ahead = unroll_player(value, "y", optim.sgd(0.5), 1)
+    >>> {name: loss.item() for name, loss in ahead({"x": jnp.array(2.0), "y": jnp.array(3.0)}, None).items()}
+    {'x': 8.0, 'y': -6.0}
+    """
+    return _ahead("unroll_player", loss_fn, player, tx, num_steps, has_aux, stateful, lambda moved: moved)
+
+
+@recording
+def best_response(
+    loss_fn: LossFn,
+    player: str,
+    tx: optax.GradientTransformation,
+    num_steps: int,
+    *,
+    has_aux: bool = False,
+    stateful: bool = False,
+) -> LossFn:
+    """The game in which the others answer where a player's next steps lead, and take that for given.
+
+    As `unroll_player`, but not differentiated through. With many steps the others descend their loss under the
+    player's best response: at an optimum of the player's own loss in a zero-sum game, the same slope (Danskin).
+
+    Args:
+      loss_fn: a game.
+      player: who responds.
+      tx: the chain that makes its steps, from a new state.
+      num_steps: how many; with none, the game is as it was.
+      has_aux: as for `game`.
+      stateful: as for `game`.
+    Returns:
+      A game.
+    Raises:
+      ValueError: if `num_steps` is negative; when called, if there is no such player.
+      TypeError: if `tx` is no chain.
+
+    >>> value = zero_sum(lambda p, batch, key: p["x"] * p["y"] - p["y"] ** 2 / 2, minimize="x", maximize="y")
+    >>> answered = best_response(value, "y", optim.sgd(0.5), 50)
+    >>> players = {"x": jnp.array(2.0), "y": jnp.array(0.0)}
+    >>> round(jax.grad(lambda x: answered({**players, "x": x}, None)["x"])(players["x"]).item(), 3)
+    2.0
+    """
+    return _ahead("best_response", loss_fn, player, tx, num_steps, has_aux, stateful, jax.lax.stop_gradient)
+
+
+def _ahead(
+    name: str,
+    loss_fn: LossFn,
+    player: str,
+    tx: optax.GradientTransformation,
+    num_steps: int,
+    has_aux: bool,
+    stateful: bool,
+    seen: Callable[[Any], Any],
+) -> LossFn:
+    check_link(name, tx)
+    check_count(name, "num_steps", num_steps, at_least=0)
+    if num_steps == 0:
+        return loss_fn
+    whole = whole_form(name, loss_fn, has_aux, stateful, games=True)
+
+    def field(players: Any, state: Any, batch: Any, key: jax.Array | None) -> Any:
+        check_player(name, player, players)
+
+        def own_loss(own: Any, _: Any) -> Any:
+            return whole({**players, player: own}, state, batch, key)[0][player], None
+
+        moved = seen(descend(own_loss, tx, players[player], num_steps).params)
+        now, (new, metrics) = whole(players, state, batch, key)
+        later, (other, _) = whole({**players, player: moved}, state, batch, key)
+        values = {each: (now if each == player else later)[each] for each in now}
+        states = {each: (new if each == player else other)[each] for each in state} if stateful else state
+        return values, (states, metrics)
+
+    return in_form(field, has_aux, stateful)
+
+
+@recording
+def alternating(
+    loss_fn: LossFn,
+    tx: optax.GradientTransformation,
+    turns: Mapping[str, int],
+    *,
+    own_batches: bool = False,
+    has_aux: bool = False,
+    stateful: bool = False,
+) -> Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]:
+    """A training step in which the players of a game move one after another, each seeing what came before.
+
+    Args:
+      loss_fn: a game.
+      tx: `optim.by_player({...})`, a link for each player, or a chain that ends in it.
+      turns: how many moves each player makes, in this order, such as `{"critic": 5, "generator": 1}`. Several are a
+        scan.
+      own_batches: whether every array of the batch has an axis of moves in front, a batch for each; otherwise all
+        moves are on one batch.
+      has_aux: as for `game`.
+      stateful: as for `game`. In its turn a player's own state alone changes.
+    Returns:
+      A pure function `(train_state, batch) -> (train_state, metrics)`, of a state from `init(players, tx)`. The losses
+      are those before each player's last move, and so are the metrics. Every move has a key of its own. It prints,
+      compares, hashes and pickles as the call that made it.
+    Raises:
+      ValueError: for turns out of range; when called, for unknown players and for a batch of another number of moves.
+      TypeError: if `tx` has no `optim.by_player`.
+
+    >>> value = zero_sum(lambda p, batch, key: p["x"] * p["y"], minimize="x", maximize="y")
+    >>> tx = optim.by_player({"x": optim.sgd(0.1), "y": optim.sgd(0.1)})
+    >>> players = {"x": jnp.array(1.0), "y": jnp.array(1.0)}
+    >>> train_state, _ = alternating(value, tx, {"x": 1, "y": 1})(init(players, tx), None)
+    >>> {name: round(player.item(), 3) for name, player in train_state.params.items()}
+    {'x': 0.9, 'y': 1.09}
+    """
+    check_link("alternating", tx)
+    if not (isinstance(tx, optim.Link) and tx.holds("by_player")):
+        raise TypeError(f"alternating: expected tx with a link for each player, optim.by_player({{...}}), got {tx!r}")
+    if not turns:
+        raise ValueError("alternating: expected turns such as {'critic': 5, 'generator': 1}, got none")
+    for player, count in turns.items():
+        check_count("alternating", f"turns[{player!r}]", count, at_least=1)
+    order = tuple(turns.items())  # a dict is sorted where it goes through JAX
+    num_moves = sum(turns.values())
+    whole = whole_form("alternating", loss_fn, has_aux, stateful, games=True)
+
+    def one_step(train_state: TrainState, batch: Any) -> tuple[TrainState, dict[str, jax.Array]]:
+        players, opt_state, state, count, key = train_state
+        step_key = None if key is None else jax.random.fold_in(key, count)
+        for player in turns:
+            check_player("alternating", player, players)
+        if own_batches:
+            _check_moves(batch, num_moves)
+
+        def move(player: str, carry: Any, index: Any) -> Any:
+            players, opt_state, state = carry
+            own_key = None if step_key is None else jax.random.fold_in(step_key, index)
+            own_batch = jax.tree.map(lambda leaf: leaf[index], batch) if own_batches else batch
+
+            def own_loss(own: Any) -> Any:
+                losses, beside = whole({**players, **own}, state, own_batch, own_key)
+                return {player: losses[player]}, beside
+
+            found = oracle(own_loss, {player: players[player]}, has_aux=True)
+            updates, opt_state = tx.update(found.grads, opt_state, players, **found.extra)
+            new, metrics = found.aux
+            moved = optax.apply_updates({player: players[player]}, updates)
+            state = {**state, player: new[player]} if stateful and player in state else state
+            return (players | moved, opt_state, state), (found.value[player], metrics)
+
+        carry, first, losses, metrics = (players, opt_state, state), 0, {}, {}
+        for player, num in order:
+            indices = np.arange(first, first + num)
+            carry, (loss, metrics) = _moves(functools.partial(move, player), carry, indices)
+            losses[f"loss/{player}"], first = loss, first + num
+        players, opt_state, state = carry
+        return TrainState(players, opt_state, state, count + 1, key), losses | metrics
+
+    return one_step
+
+
+def _moves(move: Callable[..., Any], carry: Any, indices: np.ndarray) -> Any:
+    """Moves in turn, and what the last one showed."""
+    if len(indices) == 1:
+        return move(carry, indices[0])
+    carry, seen = jax.lax.scan(move, carry, indices)
+    return carry, jax.tree.map(lambda each: each[-1], seen)
+
+
+def _check_moves(batch: Any, num_moves: int) -> None:
+    for path, leaf in jax.tree_util.tree_leaves_with_path(batch):
+        if jnp.shape(leaf)[:1] != (num_moves,):
+            raise ValueError(
+                f"alternating: expected batch/{path_of(path)} with an axis of {num_moves} moves in front, "
+                f"got {jnp.shape(leaf)}"
+            )
+
+
+def check_player(name: str, player: str, players: Any) -> None:
+    """Refuses a player that is not there.
+
+    Raises:
+      ValueError: naming who asks, and the players.
+    """
+    if not isinstance(players, dict) or player not in players:
+        found = sorted(players) if isinstance(players, dict) else type(players).__name__
+        raise ValueError(f"{name}: expected {player!r} to be one of the players, got {found}")
