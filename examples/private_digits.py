@@ -61,11 +61,9 @@ def held_out_accuracy(noise: float | None, seed: int, num_steps: int) -> float:
     if noise is None:
         feed, tx = training.batches(train, round(feed.expected_size), key=draw_key), optim.sgd(0.5, momentum=0.9)
     else:
-        loss = training.private(
-            loss_fn, MAX_NORM, noise_multiplier=noise, expected_batch_size=feed.expected_size, mask="mask"
-        )
+        loss = training.private(loss_fn, MAX_NORM, noise_multiplier=noise, expected_batch_size=feed.expected_size)
     train_state, _ = training.fit(
-        training.step(loss, tx),
+        training.step(loss, tx, has_aux=noise is not None),
         training.init(NET.init(init_key, train["x"]), tx, key=noise_key),
         feed,
         num_steps=num_steps,

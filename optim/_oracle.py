@@ -95,6 +95,11 @@ def check_players(name: str, losses: Any, params: Any) -> None:
     Raises:
       ValueError: naming who asks, with the players of both.
     """
+    if not isinstance(losses, Mapping):
+        raise ValueError(
+            f"{name}: expected the players of a game, a dict, got {type(losses).__name__}. A game's parameters are a "
+            "dict, {'player': its parameters}."
+        )
     if not isinstance(params, dict) or set(losses) != set(params):
         found = sorted(params) if isinstance(params, dict) else type(params).__name__
         raise ValueError(

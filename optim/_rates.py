@@ -82,19 +82,33 @@ def scale_by_step_rates(rates: Any) -> optax.GradientTransformationExtraArgs:
 
 
 def _is_numbers(part: Any) -> bool:
-    return (
-        isinstance(part, list | tuple)
-        and all(isinstance(item, int | float | jax.Array) for item in part)
-        and (all(jnp.ndim(item) == 0 for item in part))
-    )
+    """Whether a part of a tree is a list of numbers, some of them perhaps traced."""
+    items = part if isinstance(part, list | tuple) else ()
+    return len(items) > 0 and all(isinstance(item, int | float | jax.Array) and jnp.ndim(item) == 0 for item in items)
 
 
 def _scaled(name: str, rates: Any, updates: Any) -> Any:
     def below(rate: Any, part: Any) -> Any:
-        return jax.tree.map(lambda leaf: -jnp.asarray(rate, jnp.result_type(leaf)) * leaf, part)
+        return jax.tree.map(lambda leaf: -_fitting(name, rate, leaf) * leaf, part)
 
     try:
         return jax.tree.map(below, rates, updates)
     except ValueError as error:
+        if str(error).startswith(name):
+            raise
         expected = f"expected rates that begin as the updates do, {jax.tree.structure(updates)}"
         raise ValueError(f"{name}: {expected}, got {jax.tree.structure(rates)}: {error}") from None
+
+
+def _fitting(name: str, rate: Any, leaf: Any) -> jax.Array:
+    """A rate in the dtype of what it scales.
+
+    Raises:
+      ValueError: if it is larger than that.
+    """
+    rate, shape = jnp.asarray(rate, jnp.result_type(leaf)), jnp.shape(leaf)
+    if rate.ndim > len(shape) or any(
+        mine not in (1, own) for mine, own in zip(rate.shape[::-1], shape[::-1], strict=False)
+    ):
+        raise ValueError(f"{name}: expected rates that broadcast to updates of shape {shape}, got shape {rate.shape}")
+    return rate

@@ -55,9 +55,9 @@ private training, on `poisson_batches`, as `epsilon` accounts for it:
 (64,)
 >>> feed = poisson_batches(data, 0.1, key=jax.random.key(2))
 >>> noise = noise_multiplier(3.0, feed.rate, 300, delta=1e-3)
->>> loss = private(loss_fn, 1.0, noise_multiplier=noise, expected_batch_size=feed.expected_size, mask="mask")
+>>> loss = private(loss_fn, 1.0, noise_multiplier=noise, expected_batch_size=feed.expected_size)
 >>> train_state = init(train_state.params, tx, key=jax.random.key(3))
->>> train_state, _ = fit(step(loss, tx), train_state, feed, num_steps=300, progress=False)
+>>> train_state, _ = fit(step(loss, tx, has_aux=True), train_state, feed, num_steps=300, progress=False)
 >>> round(epsilon(noise, feed.rate, 300, delta=1e-3), 1)
 3.0
 

@@ -78,7 +78,11 @@ def noise_multiplier(
     while spent(high, sample_rate, num_steps, delta) > epsilon:
         high *= 2
         if high > _LARGEST_NOISE:
-            raise ValueError(f"noise_multiplier: expected an epsilon that some noise keeps to, got {epsilon!r}")
+            hint = " The accountant 'pld' is tighter." if accountant == "rdp" else ""
+            raise ValueError(
+                f"noise_multiplier: expected an epsilon that {accountant!r} can show for some noise at delta {delta}, "
+                f"got {epsilon!r}.{hint}"
+            )
     low = high / 2 if high > 1 else 0.0
     while high - low > 1e-3:
         middle = (low + high) / 2
@@ -130,12 +134,12 @@ _ACCOUNTANTS: dict[str, Callable[[float, float, int, float], float]] = {
 def _check(name: str, rate: Any, num_steps: Any, delta: Any, accountant: Any) -> None:
     check_rate(name, "sample_rate", rate)
     check_count(name, "num_steps", num_steps, at_least=0)
-    if not isinstance(delta, float) or not 0 < delta < 1:
+    if not isinstance(delta, float | np.floating) or not 0 < delta < 1:
         raise ValueError(f"{name}: expected delta to be a number in (0, 1), got {delta!r}")
     if accountant not in _ACCOUNTANTS:
         raise ValueError(f"{name}: expected accountant to be one of {list(_ACCOUNTANTS)}, got {accountant!r}")
 
 
 def _check_positive(name: str, argument: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 < value < math.inf:
         raise ValueError(f"{name}: expected {argument} to be a number above 0, got {value!r}")

@@ -50,9 +50,11 @@ def adapting(
     check_count(name, "inner_steps", inner_steps, at_least=0)
     if truncate is not None:
         check_count(name, "truncate", truncate, at_least=1)
+    if first_order is None or (isinstance(first_order, int | float) and not 0 <= first_order <= 1):
+        raise ValueError(f"{name}: expected first_order to be a bool or a share from 0 to 1, got {first_order!r}")
 
     def run(params: Any, state: Any, support: Any, key: Any, look: Any = lambda params, index: None) -> Any:
-        own, whole = part(name, start_of(learns, params), adapted)
+        own, whole = part(name, start_of(name, learns, params), adapted)
         tx = inner if isinstance(inner, optax.GradientTransformation) else inner(params["inner"])
         check_link(name, tx)
 
@@ -69,7 +71,7 @@ def adapting(
     return Run(learns, run)
 
 
-def start_of(learns: bool, params: Any) -> Any:
+def start_of(name: str, learns: bool, params: Any) -> Any:
     """The parameters to be adapted, among all that are learnt.
 
     Raises:
@@ -80,7 +82,7 @@ def start_of(learns: bool, params: Any) -> Any:
     if not isinstance(params, dict) or set(params) != {"params", "inner"}:
         found = sorted(params) if isinstance(params, dict) else type(params).__name__
         raise ValueError(
-            "maml: expected {'params': params, 'inner': what inner is made from}, since inner is a function, "
+            f"{name}: expected {{'params': params, 'inner': what inner is made from}}, since inner is a function, "
             f"got {found}"
         )
     return params["params"]
@@ -114,7 +116,10 @@ def check_tasks(name: str, tasks: Any) -> int:
     if len(set(sizes.values())) != 1 or () in sizes.values():
         found = ", ".join(f"{path}: {size[0] if size else 'none'}" for path, size in sizes.items())
         raise ValueError(f"{name}: expected an axis of as many tasks in front of every array, got {found}")
-    return next(iter(sizes.values()))[0]
+    num_tasks = next(iter(sizes.values()))[0]
+    if num_tasks == 0:
+        raise ValueError(f"{name}: expected one task or more, got none")
+    return num_tasks
 
 
 def check_state(name: str, state: Any, inner_steps: int) -> None:

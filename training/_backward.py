@@ -47,20 +47,22 @@ class Backward:
             found |= zip(used, pull([self._of_port(port) for port in entered]), strict=True)
         return found
 
-    def squares(self, number: int) -> jax.Array:
-        """Squared norms `[examples]` of the gradients of a parameter that `by_factors` names."""
+    def squares(self, number: int) -> tuple[jax.Array, jax.Array]:
+        """Squared norms `[examples]` of the gradients of a parameter that `by_factors` names, and their margins."""
         use = by_factors(self.program)[number]
         squares = rule_of(self.program, use).squares
         assert squares is not None
         return squares(self.operands[use], self.deltas[use])
 
-    def all_squares(self) -> tuple[list[jax.Array], dict[int, jax.Array]]:
-        """Squared norms for each parameter, and the gradients that had to be computed for them."""
+    def all_squares(self) -> tuple[list[jax.Array], list[jax.Array], dict[int, jax.Array]]:
+        """Squared norms for each parameter, their margins, and the gradients that had to be computed for them."""
         cheap = by_factors(self.program)
-        numbers = range(len(self.leaves))
-        gradients = self.gradients(number for number in numbers if number not in cheap)
-        found = [self.squares(number) if number in cheap else _squares(gradients[number]) for number in numbers]
-        return found, gradients
+        gradients = self.gradients(number for number in range(len(self.leaves)) if number not in cheap)
+        found = [
+            self.squares(number) if number in cheap else (_squares(gradients[number]), jnp.zeros(self.losses.shape))
+            for number in range(len(self.leaves))
+        ]
+        return [squares for squares, _ in found], [margins for _, margins in found], gradients
 
     def totals(self, scales: dict[int, jax.Array]) -> dict[int, jax.Array]:
         """Weighted sums over the examples of the gradients of parameters that `by_factors` names.

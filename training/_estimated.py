@@ -21,7 +21,8 @@ def with_gradient(value_and_grad: ValueAndGrad, *, has_aux: bool = False) -> Cal
 
     Args:
       value_and_grad: `value_and_grad(params, batch, key) -> (loss, grads)`; with `has_aux`, `((loss, metrics), grads)`.
-        `grads` has the structure and shapes of `params`.
+        `grads` has the structure and shapes of `params`, and is brought to their dtypes. Of complex parameters it is
+        what `jax.grad` would return, the conjugate of the way up.
       has_aux: whether it returns metrics beside the loss.
     Returns:
       `(params, batch, key) -> loss`, or `(loss, metrics)`, differentiable in `params` alone: `batch` and `key` count as
@@ -39,9 +40,9 @@ def with_gradient(value_and_grad: ValueAndGrad, *, has_aux: bool = False) -> Cal
     def loss(params: Any, batch: Any = None, key: jax.Array | None = None) -> Any:
         # Tracers that `value_and_grad` closes over become arguments, so that it may be made under vmap and jit.
         def both(params: Any, given: Any) -> Any:
-            found = value_and_grad(params, *given)
-            _check(params, found[1])
-            return found
+            found, grads = value_and_grad(params, *given)
+            _check(params, grads)
+            return found, jax.tree.map(lambda grad, leaf: jnp.asarray(grad, jnp.result_type(leaf)), grads, params)
 
         return _apply(both, has_aux, params, (batch, key))
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from .._call import recording
+from ._adapted import path_of
 from ._checks import check_count
 from ._curvature import scalar
 from ._estimated import with_gradient
@@ -33,7 +34,7 @@ def forward_gradient(loss_fn: Loss, *, num_probes: int = 1) -> Loss:
       it.
     Raises:
       ValueError: if `num_probes` is below 1; when called, if there is no key.
-      TypeError: when called, if the loss is no scalar.
+      TypeError: when called, if the loss is no scalar, or a parameter complex.
 
     >>> loss = forward_gradient(lambda w, batch, key: jnp.sum(w**2), num_probes=1000)
     >>> (jax.grad(loss)(jnp.array([1.0, -2.0]), None, jax.random.key(0)) / 2).round().tolist()
@@ -43,6 +44,7 @@ def forward_gradient(loss_fn: Loss, *, num_probes: int = 1) -> Loss:
 
     def value_and_grad(params: Any, batch: Any, key: jax.Array | None) -> tuple[jax.Array, Any]:
         loss_key, probe_key = _two_keys("forward_gradient", key)
+        _check_real("forward_gradient", params)
         value, push = jax.linearize(lambda params: scalar("forward_gradient", loss_fn(params, batch, loss_key)), params)
 
         def probe(key: jax.Array) -> Any:
@@ -55,7 +57,9 @@ def forward_gradient(loss_fn: Loss, *, num_probes: int = 1) -> Loss:
 
 
 @recording
-def evolution_strategies(loss_fn: Loss, *, scale: float, num_pairs: int, pairs_at_once: int | None = None) -> Loss:
+def evolution_strategies(
+    loss_fn: Loss, *, scale: float | jax.Array, num_pairs: int, pairs_at_once: int | None = None
+) -> Loss:
     """A loss whose gradient is read off its values at random distances: it need not be differentiable.
 
     In the mean it is the gradient of the loss smoothed by a normal of standard deviation `scale`; for a quadratic, that
@@ -74,13 +78,13 @@ def evolution_strategies(loss_fn: Loss, *, scale: float, num_pairs: int, pairs_a
       compares and hashes as the call that made it.
     Raises:
       ValueError: for arguments out of their range; when called, if there is no key.
-      TypeError: when called, if the loss is no scalar.
+      TypeError: when called, if the loss is no scalar, or a parameter complex.
 
     >>> loss = evolution_strategies(lambda w, batch, key: jnp.sum(w**2), scale=0.1, num_pairs=1000)
     >>> (jax.grad(loss)(jnp.array([1.0, -2.0]), None, jax.random.key(0)) / 2).round().tolist()
     [1.0, -2.0]
     """
-    if not scale > 0:
+    if isinstance(scale, int | float) and not scale > 0:
         raise ValueError(f"evolution_strategies: expected scale above 0, got {scale!r}.")
     check_count("evolution_strategies", "num_pairs", num_pairs, at_least=1)
     at_once = num_pairs if pairs_at_once is None else pairs_at_once
@@ -88,11 +92,12 @@ def evolution_strategies(loss_fn: Loss, *, scale: float, num_pairs: int, pairs_a
 
     def value_and_grad(params: Any, batch: Any, key: jax.Array | None) -> tuple[jax.Array, Any]:
         loss_key, pair_key = _two_keys("evolution_strategies", key)
+        _check_real("evolution_strategies", params)
 
         def value(params: Any) -> jax.Array:
             return scalar("evolution_strategies", loss_fn(params, batch, loss_key))
 
-        def at(direction: Any, distance: float) -> jax.Array:
+        def at(direction: Any, distance: Any) -> jax.Array:
             step = _scaled(direction, jnp.asarray(distance))
             return value(jax.tree.map(jnp.add, params, step))
 
@@ -110,6 +115,15 @@ def _two_keys(name: str, key: jax.Array | None) -> jax.Array:
     if key is None:
         raise ValueError(f"{name}: expected a key, got None. Give one to training.init(params, tx, key=key).")
     return jax.random.split(key)
+
+
+def _check_real(name: str, params: Any) -> None:
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        if jnp.iscomplexobj(leaf):
+            raise TypeError(
+                f"{name}: expected real parameters, got {jnp.result_type(leaf)} at {path_of(path)!r}. Take real and "
+                "imaginary parts apart."
+            )
 
 
 def _normal(key: jax.Array, params: Any) -> Any:

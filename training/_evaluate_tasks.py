@@ -20,7 +20,7 @@ class TaskScores(NamedTuple):
       interval: half the width of the mean's 95 % interval, 1.96 standard deviations of the tasks over the root of
         their number, `[inner_steps + 1]`.
       median: over all tasks, a score that is not a number counting as infinite, `[inner_steps + 1]`.
-      diverged: how many tasks have a loss that is not finite, or far above the mean loss before any step,
+      diverged: how many tasks have a loss that is not finite, or far above the mean size of the loss before any step,
         `[inner_steps + 1]`.
       values: of each task, `[tasks, inner_steps + 1]`.
     """
@@ -55,7 +55,7 @@ def evaluate_tasks(
       inner: as for `maml`.
       inner_steps: how many steps, at least 0; it may be another number than the parameters were trained for.
       adapted: as for `maml`.
-      diverged_above: a loss above so many times the mean loss before any step counts as diverged.
+      diverged_above: a loss above so many times the mean size of the loss before any step counts as diverged.
       tasks_at_once: as for `maml`.
       has_aux: as for `maml`.
       stateful: as for `maml`.
@@ -93,7 +93,7 @@ def evaluate_tasks(
                 loss, (_, metrics) = task_loss(params, at_step(state, index), task["query"], query_key)
                 return {"loss": loss} | metrics
 
-            first = score(start_of(run.learns, params), 0)
+            first = score(start_of("evaluate_tasks", run.learns, params), 0)
             _, found = run(params, state, task["support"], own, lambda params, index: score(params, index + 1))
             return jax.tree.map(lambda one, rest: jnp.concatenate([one[None], rest]), first, found.seen)
 
@@ -108,7 +108,8 @@ def evaluate_tasks(
 def _scores(values: dict[str, jax.Array], diverged_above: float) -> TaskScores:
     """Scores from those of each task, `[tasks, inner_steps + 1]`."""
     loss = values["loss"]
-    over = loss > diverged_above * jnp.mean(loss[:, 0])
+    usual = jnp.mean(jnp.abs(loss[:, 0]))
+    over = (loss > diverged_above * usual) & (usual > 0)
     return TaskScores(
         mean=jax.tree.map(lambda each: jnp.mean(each, 0), values),
         interval=jax.tree.map(lambda each: 1.96 * jnp.std(each, 0) / len(each) ** 0.5, values),

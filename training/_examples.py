@@ -41,6 +41,22 @@ def mask_of(name: str, batch: Any, mask: Any) -> jax.Array:
     return mask
 
 
+def check_wide(name: str, params: Any) -> None:
+    """Refuses parameters whose sums would be rounded to half precision.
+
+    Raises:
+      TypeError: with the path of the first.
+    """
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        dtype = jnp.result_type(leaf)
+        if jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32:
+            place = jax.tree_util.keystr(path, simple=True, separator="/")
+            raise TypeError(
+                f"{name}: expected params of at least float32, got {dtype} at {place!r}. Sums over examples would be "
+                "rounded to that; compute in half precision by nets.cast."
+            )
+
+
 def program_of(name: str, loss_fn: LossFn, params: Any, rows: tuple[Any, Any]) -> Traced:
     """The program of the loss of one example.
 
@@ -77,14 +93,15 @@ def clipped(
     found: Backward, mask: jax.Array, max_norm: float, *, per_leaf: bool
 ) -> tuple[list[jax.Array], list[jax.Array]]:
     """Sums of clipped gradients, and norms: one for each parameter, or one of all."""
-    squares, gradients = found.all_squares()
+    squares, margins, gradients = found.all_squares()
     groups = [[number] for number in range(len(squares))] if per_leaf else [list(range(len(squares)))]
     bound = max_norm / math.sqrt(max(len(groups), 1))
     norms, scales = [], {}
     for group in groups:
-        norm = jnp.sqrt(sum((squares[number] for number in group), jnp.zeros(mask.shape)))
-        counts = mask & jnp.isfinite(norm)
-        scale = jnp.where(counts, bound / jnp.maximum(norm, bound), 0)
+        square, margin = (sum((each[number] for number in group), jnp.zeros(mask.shape)) for each in (squares, margins))
+        norm, largest = jnp.sqrt(square), jnp.sqrt(square + margin)
+        counts = mask & jnp.isfinite(largest)
+        scale = jnp.where(counts, bound / jnp.maximum(largest, bound), 0)
         norms.append(jnp.where(mask, norm, 0))
         scales |= dict.fromkeys(group, scale)
     return summed(found, gradients, scales), norms
@@ -126,8 +143,18 @@ def check_bound(name: str, argument: str, value: Any) -> None:
     Raises:
       ValueError: naming who asks, and the argument.
     """
-    if (isinstance(value, int | float) and not (0 < value < math.inf)) or isinstance(value, bool | str | None):
+    number = number_of(value)
+    if number is not None and not 0 < number < math.inf:
         raise ValueError(f"{name}: expected {argument} to be a number above 0, got {value!r}")
+
+
+def number_of(value: Any) -> float | None:
+    """A number as Python's, NaN for what is none, and None for what JAX traces."""
+    if isinstance(value, jax.core.Tracer):
+        return None
+    if isinstance(value, bool | str | None) or jnp.shape(value) != ():
+        return math.nan
+    return float(value)
 
 
 def check_chunk(name: str, value: int | None) -> None:

@@ -21,6 +21,9 @@ from .._programs import evaluated
 
 Array = jax.Array
 
+# Rounding may take so many units in the last place, of what the terms of a squared norm would be without signs.
+_MARGIN = 8
+
 
 class Rule(NamedTuple):
     """How an equation's learned operand gets its derivatives.
@@ -28,13 +31,13 @@ class Rule(NamedTuple):
     Attributes:
       gradients: `(operands, deltas) -> gradients`, one an example, in a list over the equation's operands, None for
         those that are not learned.
-      squares: `(operands, deltas) -> squared norms [examples]` of the gradients, without computing them; None where
-        computing them is the cheaper way.
+      squares: `(operands, deltas) -> (squared norms, margins) [examples]` of the gradients, without computing them, and
+        by how much rounding may have made these too small; None where computing them is the cheaper way.
       total: `(operands, deltas) -> gradient`, in such a list, summed over examples; None where there are no `squares`.
     """
 
     gradients: Callable[[Any, Any], list[Any]]
-    squares: Callable[[Any, Any], Array] | None = None
+    squares: Callable[[Any, Any], tuple[Array, Array]] | None = None
     total: Callable[[Any, Any], list[Any]] | None = None
 
 
@@ -124,12 +127,14 @@ def _of_factors(eqn: Any, place: int, factors: Factors, *, mapped: bool) -> Rule
     def total(operands: list[Any], deltas: list[Any]) -> list[Any]:
         return among(factors.joined(multiply("bnti,bnto->nio", *split(operands, deltas))))
 
-    def squares(operands: list[Any], deltas: list[Any]) -> Array:
-        x, delta = split(operands, deltas)
+    def squares(operands: list[Any], deltas: list[Any]) -> tuple[Array, Array]:
+        (x, of_x), (delta, of_delta) = map(_unit, split(operands, deltas))
+        back, lengths = jnp.square(of_x * of_delta), jnp.sum(x * x, -1) * jnp.sum(delta * delta, -1)  # [b, n, t]
         if t == 1:
-            return jnp.sum(jnp.sum(x * x, (-2, -1)) * jnp.sum(delta * delta, (-2, -1)), -1)
-        of_x, of_delta = (multiply("bntf,bnsf->bnts", value, value) for value in (x, delta))
-        return jnp.sum(of_x * of_delta, (1, 2, 3))
+            return jnp.sum(lengths, (1, 2)) * back, jnp.zeros_like(back)
+        among_x, among_delta = (multiply("bntf,bnsf->bnts", value, value) for value in (x, delta))
+        found = jnp.maximum(jnp.sum(among_x * among_delta, (1, 2, 3)), 0)
+        return found * back, jnp.sum(_margin(lengths), 1) * back
 
     return Rule(gradients, squares, total) if t * (i + o) < i * o else Rule(gradients)
 
@@ -222,15 +227,17 @@ def _row_ways(eqn: Any) -> dict[str, Any]:
 
     def split(operands: list[Any], deltas: list[Any]) -> tuple[Array, Array]:
         examples = deltas[0].shape[0]
-        ids = operands[1].reshape(examples, -1)
+        ids = operands[1].reshape(examples, -1).astype(int)  # a table may have more rows than a short integer counts
         inside = (ids >= 0) & (ids < table.shape[0])
         delta = deltas[0].reshape(*ids.shape, -1)
         return ids, jnp.where(inside[..., None], delta.astype(jnp.promote_types(delta.dtype, jnp.float32)), 0)
 
-    def squares(operands: list[Any], deltas: list[Any]) -> Array:
+    def squares(operands: list[Any], deltas: list[Any]) -> tuple[Array, Array]:
         ids, delta = split(operands, deltas)
+        delta, size = _unit(delta)
         met = (ids[:, :, None] == ids[:, None, :]).astype(delta.dtype)
-        return jnp.sum(jnp.einsum("bts,bsd->btd", met, delta) * delta, (1, 2))
+        found = jnp.sum(jnp.einsum("bts,bsd->btd", met, delta) * delta, (1, 2))
+        return jnp.maximum(found, 0) * size**2, _margin(jnp.sum(delta * delta, -1)) * size**2
 
     def total(operands: list[Any], deltas: list[Any]) -> list[Any]:
         ids, delta = split(operands, deltas)
@@ -238,6 +245,19 @@ def _row_ways(eqn: Any) -> dict[str, Any]:
         return [rows.reshape(table.shape).astype(table.dtype), None]
 
     return {"squares": squares, "total": total}
+
+
+def _unit(values: Array) -> tuple[Array, Array]:
+    """Each example's values over the largest, and that: squares neither vanish nor overflow."""
+    largest = jnp.max(jnp.abs(lax.stop_gradient(values)), tuple(range(1, values.ndim)), initial=0)
+    largest = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
+    return values / largest.reshape(-1, *[1] * (values.ndim - 1)), largest
+
+
+def _margin(squares: Array) -> Array:
+    """What rounding may take from the squared norm of a sum over the last axis, of parts of these squared norms."""
+    lengths = jnp.sum(jnp.sqrt(lax.stop_gradient(squares)), -1)
+    return _MARGIN * jnp.finfo(squares.dtype).eps * jnp.square(lengths)
 
 
 def _inverse(order: Sequence[int]) -> list[int]:

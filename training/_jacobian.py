@@ -30,7 +30,7 @@ def jacobian(f: Callable[..., Any], *, mode: Mode = "auto", chunk: int | None = 
       It prints, compares and hashes as the call that made it.
     Raises:
       ValueError: for another mode, or a chunk below 1.
-      TypeError: when called, if `x` holds other things than floating-point numbers.
+      TypeError: when called, if `x` or the outputs hold other things than floating-point numbers, complex ones too.
 
     >>> jacobian(lambda x, scale: scale * x**2)(jnp.array([1.0, 3.0]), 2.0).tolist()
     [[4.0, 0.0], [0.0, 12.0]]
@@ -45,7 +45,8 @@ def jacobian(f: Callable[..., Any], *, mode: Mode = "auto", chunk: int | None = 
         def inner(x: Any) -> Any:
             return f(x, *args)
 
-        reverse = mode == "reverse" or (mode == "auto" and size_of(jax.eval_shape(inner, x)) < size_of(x))
+        outputs = _floats("jacobian", jax.eval_shape(inner, x), "outputs")
+        reverse = mode == "reverse" or (mode == "auto" and size_of(outputs) < size_of(x))
         return (_by_rows if reverse else _by_columns)(inner, x, chunk)
 
     return of
@@ -127,11 +128,11 @@ def size_of(tree: Any) -> int:
     return sum(math.prod(jnp.shape(leaf)) for leaf in jax.tree.leaves(tree))
 
 
-def _floats(name: str, x: Any) -> Any:
+def _floats(name: str, x: Any, what: str = "x") -> Any:
     for path, leaf in jax.tree_util.tree_leaves_with_path(x):
         if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
             raise TypeError(
-                f"{name}: expected x of floating-point numbers, got {jnp.result_type(leaf)} at "
+                f"{name}: expected {what} of floating-point numbers, got {jnp.result_type(leaf)} at "
                 f"{jax.tree_util.keystr(path, simple=True, separator='/')!r}. Close over what is not differentiated."
             )
     return x

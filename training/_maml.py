@@ -48,7 +48,9 @@ def maml(
 
     The result is a loss like another: `step(maml(loss_fn, optim.sgd(0.01), 1), optim.adam(1e-3))`. Its gradient goes
     through the inner steps, their own gradients too; derivatives of zero stand in where the chain takes a root of zero
-    (`optim.differentiable`), so that Adam may be inside. Tasks stand under one `vmap`: sharded over devices, they are
+    (`optim.differentiable`), so that Adam may be inside. Any link may, but for three that have no such derivative:
+    `optim.soap` takes its bases for constants, `optim.low_bit` rounds to codes, and `optim.lbfgs` searches by a loop
+    that JAX does not differentiate backwards. Tasks stand under one `vmap`: sharded over devices, they are
     adapted there.
 
     Source: Finn, Abbeel, Levine 2017, https://arxiv.org/abs/1703.03400, algorithm 2; a part of the parameters, Raghu et
@@ -69,7 +71,7 @@ def maml(
       query_weights: of the loss on the query after each inner step, `[inner_steps]`; that after the last alone unless
         given. `multi_step_weights` makes those of MAML++.
       truncate: the gradient goes through so many inner steps, the last ones; what came before counts as a constant
-        shift of the parameters. Through all unless given.
+        shift of the parameters, in losses on earlier queries too. Through all unless given.
       checkpoint: computes inner steps again in the backward pass, in groups of about the root of their number, of which
         only the ends are held: the same gradient, in less memory where steps are many.
       tasks_at_once: tasks under one `vmap`; all unless given. Groups of so many run one after another.
@@ -110,7 +112,9 @@ def maml(
             return task_loss(params, at_step(state, index), task["query"], own)
 
         if inner_steps == 0:
-            loss, (last, metrics) = on_query(start_of(run.learns, params), 0)  # not a copy of them for each task
+            loss, (last, metrics) = on_query(
+                start_of("maml", run.learns, params), 0
+            )  # not a copy of them for each task
             return loss, (_append(None, last), metrics)
         look = (lambda params, index: None) if query_weights is None else lambda *args: on_query(*args)[0]
         adapted, found = run(params, state, task["support"], key, lambda params, index: look(params, index + 1))
@@ -215,7 +219,7 @@ def multi_step_weights(inner_steps: int, progress: float | jax.Array) -> jax.Arr
     [0.125, 0.125, 0.125, 0.625]
     """
     check_count("multi_step_weights", "inner_steps", inner_steps, at_least=1)
-    early = jnp.maximum(1 - jnp.asarray(progress, jnp.result_type(float)), 0.03) / inner_steps
+    early = jnp.clip(1 - jnp.asarray(progress, jnp.result_type(float)), 0.03, 1) / inner_steps
     return jnp.full(inner_steps, early).at[-1].set(1 - (inner_steps - 1) * early)
 
 

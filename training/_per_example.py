@@ -8,7 +8,17 @@ import jax.numpy as jnp
 
 from .._call import recording
 from ._backward import by_factors
-from ._examples import backward_of, check_bound, check_chunk, clipped, in_chunks, mask_of, program_of, rows_of
+from ._examples import (
+    backward_of,
+    check_bound,
+    check_chunk,
+    check_wide,
+    clipped,
+    in_chunks,
+    mask_of,
+    program_of,
+    rows_of,
+)
 from ._traced import Traced
 
 LossFn = Callable[..., Any]
@@ -69,7 +79,8 @@ def per_example_norms(
 
     Source: Goodfellow 2015, https://arxiv.org/abs/1510.01799, for one position; Li, Tramer, Liang, Hashimoto 2022,
     https://arxiv.org/abs/2110.05679, section 4, for several; convolutions, Bu, Mao, Xu 2022,
-    https://arxiv.org/abs/2205.10683. Which products are formed is chosen by their shapes.
+    https://arxiv.org/abs/2205.10683. Which products are formed is chosen by their shapes. A norm that is the small rest
+    of positions which cancel is no more exact than they are.
 
     Args:
       loss_fn: as for `per_example`.
@@ -108,7 +119,9 @@ def clipped_sum(
     """The sum over examples of `min(1, max_norm / norm) * gradient`: adding or removing one moves it by `max_norm`.
 
     One backward pass gives the norms, as in `per_example_norms`, and then the sum, from the operands and derivatives
-    that it leaves. Sums over batches add up to that of all of them: accumulate these, and add noise once.
+    that it leaves. Where rounding may have made a norm too small, as positions of an example nearly cancel, it is
+    clipped by what the norm may be at most. Sums over batches add up to that of all of them: accumulate these, and add
+    noise once.
 
     Source: Abadi et al. 2016, https://arxiv.org/abs/1607.00133, algorithm 1; in one backward pass, Bu, Wang, Zha,
     Karypis 2023, https://arxiv.org/abs/2210.00038.
@@ -124,7 +137,7 @@ def clipped_sum(
     Raises:
       ValueError: for a bound or a count out of range; when called, as for `per_example`, and for a mask of another
         shape or dtype.
-      TypeError: when called, as for `per_example`.
+      TypeError: when called, as for `per_example`, and for parameters narrower than float32.
 
     >>> loss_fn = lambda w, batch, key: jnp.mean((batch["x"] @ w - batch["y"]) ** 2)
     >>> batch = {"x": jnp.array([[3.0, 4.0], [0.0, 0.1]]), "y": jnp.array([1.0, 1.0])}
@@ -136,6 +149,8 @@ def clipped_sum(
     check_chunk("clipped_sum", examples_at_once)
 
     def sums(params: Any, batch: Any, key: jax.Array | None = None, mask: Any = None) -> ClippedSum:
+        check_wide("clipped_sum", params)
+
         def of_chunk(batch: Any, keys: Any, mask: jax.Array) -> Any:
             found, tree = backward_of("clipped_sum", loss_fn, params, (batch, keys))
             grads, norms = clipped(found, mask, max_norm, per_leaf=per_leaf)

@@ -1,11 +1,13 @@
 """Batches into which each example is drawn by itself, as the accounting of private training takes for granted."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ._checks import check_count
@@ -57,10 +59,9 @@ class PoissonBatches:
         """
         while True:
             drawn = self._drawn(step)
-            rows = np.zeros(self.max_size, int)
+            rows, real = np.zeros(self.max_size, int), np.arange(self.max_size) < len(drawn)
             rows[: len(drawn)] = drawn
-            batch = jax.tree.map(lambda array: array[rows], self.data)  # noqa: B023 - called at once
-            yield batch | {self.mask: np.arange(self.max_size) < len(drawn)}
+            yield jax.tree.map(functools.partial(_padded, rows, real), self.data) | {self.mask: real}
             step += 1
 
     def _drawn(self, step: int) -> np.ndarray:
@@ -79,8 +80,8 @@ def poisson_batches(
 ) -> PoissonBatches:
     """An endless, seeded sequence of batches into which each example is drawn by itself.
 
-    Batches vary in size. They are filled up to one size, and an entry of the batch says which rows are real. Which
-    examples stand at a step depends on the key and the step alone, so training goes on exactly where it stopped.
+    Batches vary in size. They are filled up to one size with zeros, and an entry of the batch says which rows are real.
+    Which examples stand at a step depends on the key and the step alone, so training goes on exactly where it stopped.
 
     Args:
       data: a dict of arrays `[examples, ...]`, NumPy's or JAX's.
@@ -113,13 +114,19 @@ def poisson_batches(
     return PoissonBatches(data, rate, max_size, key, mask)
 
 
+def _padded(rows: np.ndarray, real: np.ndarray, array: Any) -> Any:
+    """The real ones of these rows, and zeros."""
+    chosen, where = array[rows], (jnp if isinstance(array, jax.Array) else np).where
+    return where(real.reshape(-1, *[1] * (chosen.ndim - 1)), chosen, np.zeros((), chosen.dtype))
+
+
 def check_rate(name: str, argument: str, value: Any) -> None:
     """Refuses what is no share above 0.
 
     Raises:
       ValueError: naming who asks, and the argument.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
+    if isinstance(value, bool) or not isinstance(value, int | float | np.floating) or not 0 < value <= 1:
         raise ValueError(f"{name}: expected {argument} to be a number in (0, 1], got {value!r}")
 
 

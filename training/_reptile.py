@@ -58,7 +58,7 @@ def reptile(loss_fn: LossFn, inner: optax.GradientTransformation, inner_steps: i
             return parts("reptile", found, None, has_aux=False, stateful=False)[0], None
 
         found = descend(on_minibatch, inner, params, inner_steps)
-        return jnp.mean(found.losses), jax.tree.map(jnp.subtract, params, found.params)
+        return jnp.mean(found.losses), jax.tree.map(lambda here, there: jnp.conj(here - there), params, found.params)
 
     def loss_and_way_back(params: Any, tasks: Any, key: jax.Array | None) -> tuple[jax.Array, Any]:
         keys = None if key is None else jax.random.split(key, _check_tasks(tasks, inner_steps))

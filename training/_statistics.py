@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from .._call import recording
 from ._curvature import hvp
-from ._examples import backward_of, check_chunk, in_chunks, rows_of, summed
+from ._examples import backward_of, check_chunk, check_wide, in_chunks, rows_of, summed
 
 LossFn = Callable[..., Any]
 Solver = Callable[[Callable[[Any], Any], Any], Any]
@@ -44,7 +44,7 @@ def gradient_noise_scale(loss_fn: LossFn, *, examples_at_once: int | None = None
       `(params, batch, key=None) -> NoiseScale(scale, squared_norm, variance)`.
     Raises:
       ValueError: for a count out of range; when called, for fewer than two examples, and as for `per_example`.
-      TypeError: when called, as for `per_example`.
+      TypeError: when called, as for `per_example`, and for parameters narrower than float32.
 
     >>> loss_fn = lambda mean, batch, key: jnp.mean((mean - batch) ** 2) / 2
     >>> data = 2.0 + jax.random.normal(jax.random.key(0), (10000,))
@@ -55,6 +55,7 @@ def gradient_noise_scale(loss_fn: LossFn, *, examples_at_once: int | None = None
     check_chunk("gradient_noise_scale", examples_at_once)
 
     def noise_scale(params: Any, batch: Any, key: jax.Array | None = None) -> NoiseScale:
+        check_wide("gradient_noise_scale", params)
         rows = rows_of("gradient_noise_scale", batch, key)
         num = jax.tree.leaves(rows[0])[0].shape[0]
         if num < 2:
@@ -62,7 +63,7 @@ def gradient_noise_scale(loss_fn: LossFn, *, examples_at_once: int | None = None
 
         def of_chunk(*rows: Any) -> Any:
             found, _ = backward_of("gradient_noise_scale", loss_fn, params, rows)
-            squares, gradients = found.all_squares()
+            squares, _, gradients = found.all_squares()
             ones = jnp.ones(found.losses.shape, jnp.promote_types(found.losses.dtype, jnp.float32))
             return (summed(found, gradients, dict.fromkeys(range(len(squares)), ones)), sum(map(jnp.sum, squares))), ()
 

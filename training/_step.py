@@ -25,15 +25,16 @@ def step(
     a link's `value_fn` and `grad_fn` are functions of its own parameters; the others stay as they are.
 
     Args:
-      loss_fn: `loss_fn(params, batch, key) -> loss`, a scalar, or of a `game` a dict of scalars; with `has_aux`, `(loss, metrics)`; with `stateful`,
-        `loss_fn(params, state, batch, key) -> (loss, (state, metrics))`. `metrics` is a dict. `key` is None if
-        the train state has none.
+      loss_fn: `loss_fn(params, batch, key) -> loss`, a scalar, or of a `game` a dict of scalars; with `has_aux`,
+        `(loss, metrics)`; with `stateful`, `loss_fn(params, state, batch, key) -> (loss, (state, metrics))`.
+        `metrics` is a dict. `key` is None if the train state has none.
       tx: the chain.
       has_aux: whether `loss_fn` returns metrics.
       stateful: whether `loss_fn` takes and returns the state of a network, and metrics with it.
     Returns:
       A pure function `(train_state, batch) -> (train_state, metrics)`. Its metrics are those of `loss_fn` and
-      `loss`, of the parameters before the update; of a game, `loss/player` for each. It prints, compares, hashes and pickles as the call that made it.
+      `loss`, of the parameters before the update; of a game, `loss/player` for each. It prints, compares, hashes and
+      pickles as the call that made it.
     Raises:
       TypeError: if `tx` is no gradient transformation; when first called, if `loss_fn` does not return what its flags
         say.

@@ -114,7 +114,7 @@ def _variables(places: Sequence[Any]) -> set[Any]:
 def _needed(jaxpr: Jaxpr) -> list[Any]:
     wanted, needed = _variables(jaxpr.outvars), []
     for eqn in reversed(jaxpr.eqns):
-        if not wanted.isdisjoint(eqn.outvars):
+        if eqn.effects or not wanted.isdisjoint(eqn.outvars):
             needed.append(eqn)
             wanted |= _variables(eqn.invars)
     return needed[::-1]

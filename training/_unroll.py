@@ -69,12 +69,21 @@ def descend(
     carry, first = (params, tx.init(params)), 0 if truncate is None else max(num_steps - truncate, 0)
     traces = []
     if first:
-        (moved, opt_state), early = lax.scan(one, carry, np.arange(first))
-        shifted = jax.tree.map(lambda new, old: old + lax.stop_gradient(new - old), moved, params)
-        carry, traces = (shifted, lax.stop_gradient(opt_state)), [lax.stop_gradient(early)]
+
+        def early(carry: Any, index: jax.Array) -> tuple[Any, tuple[jax.Array, Any, Any]]:
+            (moved, opt_state), (loss, aux, _) = lax.stop_gradient(one(carry, index))
+            return (moved, opt_state), (loss, aux, look(_shifted(params, moved), index))
+
+        (moved, opt_state), trace = lax.scan(early, carry, np.arange(first))
+        carry, traces = (_shifted(params, moved), opt_state), [trace]
     carry, late = _scanned(one, carry, np.arange(first, num_steps), checkpoint=checkpoint)
     losses, aux, seen = jax.tree.map(lambda *parts: jnp.concatenate(parts), *traces, late)
     return Descent(carry[0], losses, aux, seen)
+
+
+def _shifted(params: Any, moved: Any) -> Any:
+    """Parameters where they were moved to, their derivatives those of where they began."""
+    return jax.tree.map(lambda old, new: old + lax.stop_gradient(new - old), params, moved)
 
 
 def _constant(first_order: bool | float | jax.Array) -> Callable[[Any], Any]:
@@ -84,7 +93,7 @@ def _constant(first_order: bool | float | jax.Array) -> Callable[[Any], Any]:
 
     def leaf(value: Any) -> Any:
         still = lax.stop_gradient(value)
-        return still if first_order is True else still + (1 - first_order) * (value - still)
+        return still if first_order is True else (still + (1 - first_order) * (value - still)).astype(still.dtype)
 
     def constant(value: Any) -> Any:
         if callable(value):

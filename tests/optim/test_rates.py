@@ -54,3 +54,18 @@ def test_rates_of_another_tree_or_without_steps_are_refused():
         ValueError, match=r"^scale_by_step_rates: expected rates with an axis of steps in front, got shape \(0,\)$"
     ):
         optim.scale_by_step_rates(np.zeros(0))
+
+
+def test_rates_larger_than_what_they_scale_are_refused():
+    tx: Any = optim.scale_by_rates({"b": np.full(4, 0.1)})
+    message = "scale_by_rates: expected rates that broadcast to updates of shape (), got shape (4,)"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        tx.update({"b": jnp.array(1.0)}, tx.init({"b": jnp.array(1.0)}))
+
+
+def test_parts_without_arrays_have_no_rates():
+    params = ((jnp.ones((2, 2)), jnp.ones(2)), (), (jnp.ones(3),))
+    rates = ((jnp.full(5, 0.1), jnp.full(5, 0.2)), (), (jnp.full(5, 0.3),))
+    tx: Any = optim.scale_by_step_rates(rates)
+    updates, _ = tx.update(params, tx.init(params))
+    np.testing.assert_allclose(updates[2][0], -0.3, rtol=1e-6)

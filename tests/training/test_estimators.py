@@ -144,3 +144,11 @@ def test_a_loss_that_is_not_scalar_is_refused(name):
     message = f"{name}: expected loss_fn to return a scalar, got shape (2,). Take its mean."
     with pytest.raises(TypeError, match=f"^{re.escape(message)}(\n|$)"):  # JAX may add a note on tracebacks
         loss(PARAMS["w"], None, KEY)
+
+
+@pytest.mark.parametrize("name", ["forward_gradient", "evolution_strategies"])
+def test_complex_parameters_are_refused(name):
+    options = {"scale": 0.1, "num_pairs": 2} if name == "evolution_strategies" else {}
+    loss = getattr(training, name)(lambda w, batch, key: jnp.abs(w) ** 2, **options)
+    with pytest.raises(TypeError, match=rf"^{name}: expected real parameters, got complex64 at ''\. Take real and "):
+        jax.grad(loss)(jnp.array(1j), None, jax.random.key(0))

@@ -183,3 +183,10 @@ def test_what_cannot_be_scored_is_refused(name):
     make, kind, message = REFUSED[name]
     with pytest.raises(kind, match=rf"^{re.escape(message)}($|\n)"):
         make()
+
+
+@pytest.mark.parametrize("shift", [-10.0, 0.0])
+def test_losses_below_zero_have_not_diverged(shift):
+    shifted = lambda w, batch, key: jnp.sum((w - batch) ** 2) + shift  # noqa: E731
+    targets = {"support": jnp.array([1.0, 2.0]), "query": jnp.array([1.0, 2.0])}
+    assert evaluate_tasks(shifted, optim.sgd(0.1), 2)(jnp.array(0.0), targets).diverged.tolist() == [0, 0, 0]

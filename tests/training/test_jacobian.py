@@ -123,3 +123,11 @@ def test_equal_jacobians_are_equal():
 def test_bad_input_is_refused(call, error, message):
     with pytest.raises(error, match=f"^{re.escape(message)}$"):
         call()
+
+
+def test_complex_outputs_are_refused():
+    for transform in (training.jacobian, training.hessian):
+        with pytest.raises(
+            TypeError, match=r"^jacobian: expected outputs of floating-point numbers, got complex64 at ''"
+        ):
+            transform(lambda x: jnp.sum(x) * (1 + 2j))(jnp.ones(3))

@@ -175,6 +175,39 @@ def test_a_truncated_gradient_goes_through_the_last_steps_from_where_the_first_l
 
 
 @pytest.mark.usefixtures("float64")
+def test_losses_on_early_queries_keep_their_own_slope_where_the_steps_before_are_cut_off():
+    square = lambda w, batch, key: jnp.sum((w - batch) ** 2)  # noqa: E731
+    tasks = {"support": jnp.array([1.0, 2.0]), "query": jnp.array([3.0, 4.0])}
+    w, moved = jnp.array(0.0), jnp.array([0.2, 0.4])  # a step of 0.1 on each support
+    found = jax.grad(maml(square, optim.sgd(0.1), 2, query_weights=[1.0, 0.0], truncate=1))(w, tasks)
+    np.testing.assert_allclose(found, jnp.mean(2 * (moved - tasks["query"])), rtol=1e-12)  # -6.4
+    weights = (0.2, 0.5, 0.3)
+    params, batches = some()
+    whole = jax.value_and_grad(maml(loss_fn, optim.sgd(0.1), 3, query_weights=weights))(params, batches)
+    cut = jax.value_and_grad(maml(loss_fn, optim.sgd(0.1), 3, query_weights=weights, truncate=3))(params, batches)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10), cut, whole)
+    shorter, _ = jax.value_and_grad(maml(loss_fn, optim.sgd(0.1), 3, query_weights=weights, truncate=1))(
+        params, batches
+    )
+    np.testing.assert_allclose(shorter, whole[0], rtol=1e-10)
+
+
+def test_a_share_of_first_order_keeps_half_precision_in_a_scan():
+    params, tasks = some(jnp.bfloat16)
+    slope = jax.grad(maml(loss_fn, optim.adam(0.1), 7, first_order=jnp.float32(0.5)))(params, tasks)
+    assert {leaf.dtype for leaf in jax.tree.leaves(slope)} == {jnp.dtype(jnp.bfloat16)}
+
+
+@pytest.mark.usefixtures("float64")
+def test_a_step_of_complex_reptile_goes_to_where_the_task_led():
+    distance = lambda w, target, key: jnp.abs(w - target) ** 2  # noqa: E731
+    tx = optim.sgd(1.0)
+    step = training.step(training.reptile(distance, optim.sgd(0.25), 1), tx)
+    train_state, _ = step(training.init(jnp.array(0j), tx), jnp.array([[1 + 1j]]))
+    np.testing.assert_allclose(train_state.params, 0.5 + 0.5j, rtol=1e-6)
+
+
+@pytest.mark.usefixtures("float64")
 def test_what_is_not_adapted_stays_and_is_learnt_all_the_same():
     params, tasks = some()
     name = list(params)[-1]
@@ -463,11 +496,7 @@ NOT_DIFFERENTIABLE = {
     "lola": "its loss is a game's",
     "sos": "as above",
     "soap": "its bases count as constants",
-    "low_bit": "codes of few bits are steps",
-    "low_bit of 16": "as above",
     "lbfgs": "its line search is a while loop",
-    "dadapt_adamw": "NaN where the first gradient is zero",
-    "prodigy": "as above",
 }
 
 
@@ -510,6 +539,19 @@ def test_arguments_out_of_range_are_refused():
         adapt(loss_fn, optim.sgd(0.1), 1.5)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="maml: expected truncate to be an integer of at least 1, got 0"):
         maml(loss_fn, optim.sgd(0.1), 3, truncate=0)
+    for share in (2.0, None):
+        with pytest.raises(
+            ValueError, match=rf"^maml: expected first_order to be a bool or a share from 0 to 1, got {share}$"
+        ):
+            maml(loss_fn, optim.sgd(0.1), 3, first_order=share)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match=r"^adapt: expected \{'params': params, 'inner': what inner is made from\}"):
+        adapt(loss_fn, optim.scale_by_rates, 2)(jnp.array(0.0), jnp.ones(3))
+    with pytest.raises(ValueError, match=r"^maml: expected one task or more, got none$"):
+        maml(loss_fn, optim.sgd(0.1), 3)({}, {"support": jnp.ones((0, 2)), "query": jnp.ones((0, 2))})
+    with pytest.raises(ValueError, match=r"^lola: expected the players of a game, a dict, got "):
+        maml(lambda w, b, k: jnp.sum(w * b), optim.lola(0.1), 2)(
+            jnp.zeros(3), {"support": jnp.ones((2, 3)), "query": jnp.ones((2, 3))}
+        )
     with pytest.raises(ValueError, match="maml: expected tasks_at_once to be an integer of at least 1, got 0"):
         maml(loss_fn, optim.sgd(0.1), 3, tasks_at_once=0)
     with pytest.raises(ValueError, match=r"maml: expected query_weights for each of 3 inner steps, got shape \(2,\)"):

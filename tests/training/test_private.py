@@ -26,7 +26,14 @@ def loss_fn(params: Any, batch: Any, key: jax.Array | None) -> jax.Array:
 
 
 def private(loss: Any = loss_fn, max_norm: float = 0.5, **options: Any) -> Any:
-    return training.private(loss, max_norm, **{"noise_multiplier": 1.0, "expected_batch_size": 16} | options)
+    return training.private(
+        loss, max_norm, **{"noise_multiplier": 1.0, "expected_batch_size": 16, "mask": None} | options
+    )
+
+
+def grad(loss: Any) -> Any:
+    """The gradient alone."""
+    return lambda *args: jax.grad(loss, has_aux=True)(*args)[0]
 
 
 def norm(tree: Any) -> float:
@@ -35,8 +42,8 @@ def norm(tree: Any) -> float:
 
 def test_the_noise_is_there_with_its_standard_deviation():
     loss = private(noise_multiplier=3.0)
-    quiet = jax.grad(private(noise_multiplier=0.0))(PARAMS, DATA, KEY)
-    draw = jax.jit(jax.vmap(jax.grad(loss), in_axes=(None, None, 0)))
+    quiet = grad(private(noise_multiplier=0.0))(PARAMS, DATA, KEY)
+    draw = jax.jit(jax.vmap(grad(loss), in_axes=(None, None, 0)))
     noisy = draw(PARAMS, DATA, jax.random.split(KEY, 400))
     noise = jax.tree.map(lambda a, b: (a - b).reshape(400, -1), noisy, quiet)
     together = jnp.concatenate(jax.tree.leaves(noise), 1)
@@ -50,10 +57,11 @@ def test_the_noise_is_there_with_its_standard_deviation():
 
 def test_without_noise_it_is_the_clipped_sum_over_the_expected_size():
     quiet = private(noise_multiplier=0.0, expected_batch_size=10)
-    value, grads = jax.jit(jax.value_and_grad(quiet))(PARAMS, DATA, KEY)
+    (value, metrics), grads = jax.jit(jax.value_and_grad(quiet, has_aux=True))(PARAMS, DATA, KEY)
     sums = training.clipped_sum(loss_fn, 0.5)(PARAMS, DATA)
     assert_close(grads, jax.tree.map(lambda leaf: leaf / 10, sums.grads))
-    assert_close(value, loss_fn(PARAMS, DATA, None))
+    assert_close(metrics["exact_loss"], loss_fn(PARAMS, DATA, None))
+    assert value == 0
 
 
 @pytest.mark.parametrize("per_leaf", [False, True])
@@ -92,6 +100,74 @@ def test_the_bound_holds_for_sums_accumulated_over_padded_batches():
     assert norm(jax.tree.map(jnp.subtract, accumulated(mask), accumulated(mask.at[4].set(False)))) <= bound * (1 + 1e-5)
 
 
+def test_the_bound_holds_where_positions_of_an_example_nearly_cancel():
+    keys = jax.random.split(KEY, 2)
+    x, delta = (jax.random.normal(key, (64, 1, 16)) for key in keys)
+    batch = {"x": jnp.concatenate([x, 1.0003 * x], 1), "delta": 1e4 * jnp.concatenate([delta, -delta], 1)}
+    product = lambda w, batch, key: jnp.sum((batch["x"] @ w) * batch["delta"])  # noqa: E731
+    sums = jax.jit(training.clipped_sum(product, 1.0))
+    for number in range(64):
+        found = sums(jnp.zeros((16, 16)), jax.tree.map(lambda leaf: leaf[number : number + 1], batch))  # noqa: B023
+        assert 0 < norm(found.grads) <= 1 + 1e-5
+    rows = {"ids": jnp.zeros((8, 2), int), "delta": 1e4 * jnp.concatenate([delta, -1.0003 * delta], 1)[:8]}
+    looked_up = lambda w, batch, key: jnp.sum(w[batch["ids"]] * batch["delta"])  # noqa: E731
+    found = training.clipped_sum(looked_up, 1e-3)(jnp.zeros((40, 16)), rows)
+    assert norm(found.grads) <= 8e-3 * (1 + 1e-5)
+
+
+def test_the_bound_holds_where_squares_would_vanish_or_overflow():
+    product = lambda w, batch, key: jnp.sum((batch["x"] @ w) * batch["delta"])  # noqa: E731
+    for x, delta in ((2e18, 1e-20), (1e-20, 2e18)):
+        batch = {"x": jnp.full((1, 64), x), "delta": jnp.full((1, 512), delta)}
+        found = training.clipped_sum(product, 1.0)(jnp.zeros((64, 512)), batch)
+        np.testing.assert_allclose(found.norms, x * delta * np.sqrt(64 * 512), rtol=1e-4)
+        assert norm(found.grads) <= 1 + 1e-5
+
+
+def test_a_second_question_in_one_step_has_other_noise():
+    linear = lambda w, batch, key: jnp.mean(batch @ w)  # noqa: E731
+    loss = grad(private(linear, noise_multiplier=5.0))
+    batch = jnp.array([[0.3, 0.4]])
+    first, again, elsewhere = (loss(w, batch, KEY) for w in (jnp.zeros(2), jnp.zeros(2), jnp.array([0.0, 1e-6])))
+    np.testing.assert_array_equal(first, again)
+    assert jnp.all(first != elsewhere)
+
+
+def test_no_chain_is_shown_the_exact_loss():
+    far = lambda w, batch, key: jnp.mean((w - batch["x"]) ** 2)  # noqa: E731
+    tx = optim.reduce_on_plateau()
+    loss = private(far, max_norm=1e-6, noise_multiplier=0.0, expected_batch_size=1)
+    seen = []
+    for x in (1.0, 1000.0):
+        state = training.init(jnp.array(0.0), tx, key=KEY)
+        state, metrics = training.step(loss, tx, has_aux=True)(state, {"x": jnp.array([x])})
+        seen.append(state.opt_state)
+        assert metrics["exact_loss"] == pytest.approx(x**2)
+    assert_same(*seen)
+
+
+def test_noise_on_complex_numbers_has_the_deviation_in_both_parts():
+    found = training.noised(jnp.zeros(100_000, jnp.complex64), 2.0, key=KEY)
+    assert found.real.std() == pytest.approx(2, rel=0.02)
+    assert found.imag.std() == pytest.approx(2, rel=0.02)
+
+
+def test_sums_in_half_precision_are_refused():
+    half = jnp.zeros(3, jnp.bfloat16)
+    message = "expected params of at least float32, got bfloat16 at ''. Sums over examples would be rounded to that"
+    with pytest.raises(TypeError, match=f"^clipped_sum: {message}"):
+        training.clipped_sum(lambda w, batch, key: jnp.sum(w * batch), 1.0)(half, jnp.ones((2, 3)))
+    with pytest.raises(TypeError, match=f"^gradient_noise_scale: {message}"):
+        training.gradient_noise_scale(lambda w, batch, key: jnp.sum(w * batch))(half, jnp.ones((2, 3)))
+
+
+def test_rows_that_were_not_drawn_are_zero():
+    feed = training.poisson_batches({"x": np.arange(1.0, 101.0), "y": jnp.arange(100) + 1}, 0.05, key=KEY)
+    batch = next(iter(feed))
+    assert (batch["x"] == 0).sum() == (~batch["mask"]).sum() > 0
+    assert jnp.all((batch["y"] == 0) == ~batch["mask"])
+
+
 def test_the_mask_is_taken_out_of_the_batch_and_padding_counts_for_nothing():
     def strict(params: Any, batch: Any, key: Any) -> jax.Array:
         assert set(batch) == {"x", "y"}
@@ -99,18 +175,19 @@ def test_the_mask_is_taken_out_of_the_batch_and_padding_counts_for_nothing():
 
     mask = jnp.arange(16) < 11
     loss = private(strict, mask="real", noise_multiplier=0.0)
-    value, grads = jax.value_and_grad(loss)(PARAMS, DATA | {"real": mask}, KEY)
+    found = jax.value_and_grad(loss, has_aux=True)(PARAMS, DATA | {"real": mask}, KEY)
     alone = jax.tree.map(lambda leaf: leaf[:11], DATA)
-    expected = jax.value_and_grad(private(noise_multiplier=0.0))(PARAMS, alone, KEY)
-    assert_close((value, grads), expected)
-    nobody, noise = jax.value_and_grad(private(mask="real"))(PARAMS, DATA | {"real": mask & False}, KEY)
-    assert nobody == 0
+    expected = jax.value_and_grad(private(noise_multiplier=0.0), has_aux=True)(PARAMS, alone, KEY)
+    assert_close(found, expected)
+    nobody = private(mask="real")
+    (_, metrics), noise = jax.value_and_grad(nobody, has_aux=True)(PARAMS, DATA | {"real": mask & False}, KEY)
+    assert metrics["exact_loss"] == 0
     assert norm(noise) > 0
 
 
 def test_a_run_is_decided_by_its_key_and_draws_new_noise_at_every_step():
     tx = optim.sgd(1.0)
-    step = jax.jit(training.step(private(noise_multiplier=5.0), tx))
+    step = jax.jit(training.step(private(noise_multiplier=5.0), tx, has_aux=True))
     state = training.init(PARAMS, tx, key=KEY)
     first, _ = step(state, DATA)
     again, _ = step(state, DATA)
@@ -135,7 +212,7 @@ def test_it_learns_under_any_chain():
     loss = private(max_norm=1.0, noise_multiplier=0.01, expected_batch_size=feed.expected_size, mask="mask")
     tx = optim.chain(optim.clip_by_global_norm(10.0), optim.adam(0.05))
     state = training.init(PARAMS, tx, key=KEY)
-    state, _ = training.fit(training.step(loss, tx), state, feed, num_steps=150, progress=False)
+    state, _ = training.fit(training.step(loss, tx, has_aux=True), state, feed, num_steps=150, progress=False)
     assert loss_fn(state.params, DATA, None) < 0.5 * loss_fn(PARAMS, DATA, None)
 
 
@@ -143,7 +220,7 @@ def test_it_prints_compares_and_pickles_as_its_call():
     assert private() == private()
     assert hash(private()) == hash(private())
     assert private() != private(noise_multiplier=2.0)
-    assert repr(private()) == "private(loss_fn, 0.5, noise_multiplier=1.0, expected_batch_size=16)"
+    assert repr(private()) == "private(loss_fn, 0.5, noise_multiplier=1.0, expected_batch_size=16, mask=None)"
     assert pickle.loads(pickle.dumps(private())) == private()
 
 
@@ -152,6 +229,14 @@ def test_it_prints_compares_and_pickles_as_its_call():
     [
         (lambda: private(max_norm=0), "private: expected max_norm to be a number above 0, got 0"),
         (lambda: private(max_norm=-1.0), "private: expected max_norm to be a number above 0, got -1.0"),
+        (
+            lambda: private(max_norm=np.float32(-1.0)),
+            "private: expected max_norm to be a number above 0, got np.float32(-1.0)",
+        ),
+        (
+            lambda: private(noise_multiplier=jnp.array(-2.0)),
+            "private: expected noise_multiplier to be a number of at least 0, got Array(-2., ",
+        ),
         (
             lambda: private(noise_multiplier=-0.1),
             "private: expected noise_multiplier to be a number of at least 0, got -0.1",
@@ -167,7 +252,8 @@ def test_it_prints_compares_and_pickles_as_its_call():
         ),
         (
             lambda: private(mask="mask")(PARAMS, DATA, KEY),
-            "private: expected batch to be a dict with the mask 'mask', got ['x', 'y']",
+            "private: expected batch to be a dict with the mask 'mask', got ['x', 'y']. Give mask=None if all examples "
+            "of a batch are real.",
         ),
         (
             lambda: private(mask="mask")(PARAMS, (X, X), KEY),
