@@ -25,7 +25,7 @@ def loss_fn(params: Any, batch: Any, key: jax.Array | None) -> jax.Array:
     return training.cross_entropy(NET.apply(params, batch["x"]), batch["y"])
 
 
-def private(loss: Any = loss_fn, max_norm: float = 0.5, **options: Any) -> Any:
+def private(loss: Any = loss_fn, max_norm: Any = 0.5, **options: Any) -> Any:
     return training.private(
         loss, max_norm, **{"noise_multiplier": 1.0, "expected_batch_size": 16, "mask": None} | options
     )
