@@ -33,9 +33,9 @@ ALLOWED = {  # what each folder may import, beside the standard library and its 
         "renga.nets",
         "renga.optim",
     },
-    "training/cli": {"jax", "numpy", "matplotlib", "sklearn", "renga.nets", "renga.optim", "renga.training"},
+    "training/cli": {"PIL", "jax", "numpy", "matplotlib", "sklearn", "renga.nets", "renga.optim", "renga.training"},
 }
-LATE = {"dp_accounting", "safetensors", "rich", "matplotlib", "sklearn"}  # extras: imported where they are used
+LATE = {"PIL", "dp_accounting", "safetensors", "rich", "matplotlib", "sklearn"}  # extras: imported where they are used
 
 
 def imports(path: Path, folder: str, *, top_level: bool = False) -> set[str]:

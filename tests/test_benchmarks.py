@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from renga import nets
@@ -109,6 +110,20 @@ def test_our_case_of_every_network_takes_its_steps(runner, monkeypatch, name, si
         monkeypatch.setattr(module, "IMAGES", module.IMAGES[:2])
         monkeypatch.setattr(module, "LABELS", module.LABELS[:2])
     assert module.renga()() == 3
+
+
+def test_a_step_of_a_gan_is_the_same_by_hand_and_in_both_of_our_forms(runner, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    games = load("games")
+    for size, value in {"UNITS": 8, "BATCH": 16, "COMPUTE": "float32", "NUM_STEPS": 3}.items():
+        monkeypatch.setattr(games, size, value)
+    rounds = [games.by_hand(), games.renga(), games.renga(apart=True)]
+    assert [run() for run in rounds] == [3] * 3
+    (by_hand, *_), *ours = (run.held[0] for run in rounds)
+    for player, layers in by_hand.items():
+        for train_state in ours:
+            for name, place in (("linear", 0), ("linear_1", 1), ("linear_2", 2)):
+                np.testing.assert_allclose(train_state.params[player][name]["w"], layers[place]["w"], atol=1e-6)
 
 
 def test_our_case_of_compilation_compiles(runner, monkeypatch):

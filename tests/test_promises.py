@@ -49,10 +49,43 @@ def test_sam_gains_eight_points_where_four_labels_in_ten_are_drawn_anew():
     assert load("label_noise").main() >= 8
 
 
-def test_consensus_finds_all_modes_of_the_ring_of_which_descending_at_once_finds_few():
-    modes = load("ring_of_gaussians").main()
-    assert max(modes["rmsprop"]) <= 4
-    assert modes["consensus(1.0), rmsprop"] == [8, 8]
+def modes(directory) -> dict[str, list[int]]:
+    """How many modes each method found, by seed."""
+    found: dict[str, list[int]] = {}
+    with (directory / "scores.csv").open(encoding="utf-8", newline="") as table:
+        for row in csv.DictReader(table):
+            found.setdefault(row["method"], []).append(int(row["modes"]))
+    return found
+
+
+def test_consensus_finds_all_modes_of_the_ring_of_which_descending_at_once_finds_few(tmp_path):
+    only = 'play=["rmsprop", "consensus"]'
+    assert main(["train", "gan_ring", "--out", str(tmp_path / "run"), "--set", only]) == 0
+    found = modes(tmp_path / "run")
+    assert found["consensus"] == [8] * 5
+    assert max(found["rmsprop"]) < 8
+    assert sum(found["rmsprop"]) <= 4 * 5
+
+
+@pytest.mark.long
+def test_consensus_and_symplectic_adjustment_alone_find_all_modes_of_the_ring(tmp_path):
+    assert main(["train", "gan_ring", "--out", str(tmp_path / "run")]) == 0
+    found = modes(tmp_path / "run")
+    assert found.pop("consensus") == found.pop("symplectic") == [8] * 5
+    assert len(found) == 7
+    assert all(max(each) < 8 for each in found.values())
+
+
+@pytest.mark.long
+def test_consensus_alone_is_spread_over_all_of_the_grid(tmp_path):
+    assert main(["train", "gan_grid", "--out", str(tmp_path / "run")]) == 0
+    distances: dict[str, list[float]] = {}
+    with (tmp_path / "run" / "scores.csv").open(encoding="utf-8", newline="") as table:
+        for row in csv.DictReader(table):
+            distances.setdefault(row["method"], []).append(float(row["sliced_wasserstein"]))
+    assert max(distances.pop("consensus")) < 0.8
+    assert len(distances) == 8
+    assert min(min(each) for each in distances.values()) > 0.9
 
 
 def scores(directory, inner_step: int) -> list[float]:
@@ -88,3 +121,28 @@ def test_what_is_trained_on_all_sinusoids_at_once_learns_little_of_one_in_a_step
 
 def test_the_example_of_maml_prints_what_it_says():
     assert load("maml_sinusoid").main().mean["loss"][1] <= 0.40
+
+
+def shares(directory) -> list[float]:
+    """The share of each digit among the samples of a run."""
+    with (directory / "classes.csv").open(encoding="utf-8", newline="") as table:
+        return [float(row["share"]) for row in csv.DictReader(table)]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("config", "promised"), [("digits_dcgan", 9.0), ("digits_wgan_gp", 9.0)])
+def test_a_classifier_recognises_the_digits_that_a_generator_makes(config, promised, tmp_path):
+    assert main(["train", config, "--out", str(tmp_path / "run")]) == 0
+    assert sum(share >= 0.03 for share in shares(tmp_path / "run")) >= 9
+    assert last_row(tmp_path / "run")["frechet"] <= promised
+
+
+@pytest.mark.long
+def test_a_network_trained_under_attack_withstands_twenty_points_more_and_is_as_good_without(tmp_path):
+    found = {}
+    for name, words in {"robust": [], "plain": ["--set", "attack.train_steps=0"]}.items():
+        assert main(["train", "digits_adversarial", "--out", str(tmp_path / name), *words]) == 0
+        with (tmp_path / name / "attack.csv").open(encoding="utf-8", newline="") as table:
+            found[name] = {row["attack"]: float(row["accuracy"]) for row in csv.DictReader(table)}
+    assert found["robust"]["pgd"] >= found["plain"]["pgd"] + 0.2
+    assert found["robust"]["clean"] >= found["plain"]["clean"] - 0.03

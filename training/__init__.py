@@ -138,6 +138,8 @@ from ._gan import relativistic_gan as relativistic_gan
 from ._gan import saturating_gan as saturating_gan
 from ._gan import slope_penalty as slope_penalty
 from ._gan import wasserstein_gan as wasserstein_gan
+from ._guarded import NotFiniteError as NotFiniteError
+from ._guarded import guarded as guarded
 from ._imaml import imaml as imaml
 from ._imaml import proximal as proximal
 from ._implicit import conjugate_gradient as conjugate_gradient

@@ -12,6 +12,7 @@ from jax import lax
 from jax.extend.core import Jaxpr, jaxprs_in_params
 
 from ._data import Batches
+from ._guarded import NotFiniteError, told_apart
 from ._poisson import PoissonBatches
 from ._progress import Progress
 from ._state import TrainState
@@ -56,6 +57,7 @@ def fit(
       The train state, and the history: a row a report, `{"step": ..., metric: mean since the last report, ...}`.
     Raises:
       ValueError: if a count is below 1, batches differ in shape, or a metric is no scalar.
+      NotFiniteError: after a report, if a `guarded` step met NaN or infinity; it holds the last good train state.
 
     >>> net = nets.linear(1)
     >>> loss_fn = lambda params, batch, key: squared_error(net.apply(params, batch["x"]), batch["y"])
@@ -86,13 +88,16 @@ def fit(
     seen: list[dict[str, jax.Array]] = []
 
     def report(step_now: int) -> None:
-        row = {"step": step_now} | _means(seen) | (evaluate(train_state) if evaluate else {})
+        metrics, broken = told_apart(_means(seen))
+        row = {"step": step_now} | metrics | (evaluate(train_state) if evaluate else {})
         seen.clear()
         history.append(row)
         if shown:
             shown.report(row)
         if on_report:
             on_report(row, train_state)
+        if broken:
+            raise NotFiniteError(broken, jax.tree.map(jnp.copy, train_state))
 
     done = 0
     try:

@@ -293,7 +293,8 @@ def _moves(move: Callable[..., Any], carry: Any, indices: np.ndarray) -> Any:
     """Moves in turn, and what the last one showed."""
     if len(indices) == 1:
         return move(carry, indices[0])
-    carry, seen = jax.lax.scan(move, carry, indices)
+    # A few moves are no loop: XLA's CPU backend takes many times as long over convolutions inside one.
+    carry, seen = jax.lax.scan(move, carry, indices, unroll=min(len(indices), 8))
     return carry, jax.tree.map(lambda each: each[-1], seen)
 
 

@@ -10,9 +10,14 @@ import pytest
 from renga.training.cli import _configs, read_experiment
 from renga.training.cli._config import Described, Range, load, nearest, override, read, write
 from renga.training.cli._experiment import Adam, Convnet, Digits, Experiment, Mlp, Sgd, Train
+from renga.training.cli._game import GameExperiment
+from renga.training.cli._gan import GanExperiment
 from renga.training.cli._meta import MetaExperiment
 
 SHIPPED = _configs()
+KINDS = {
+    "maml": MetaExperiment, "gan": GameExperiment, "digits_dcgan": GanExperiment, "digits_wgan": GanExperiment,
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +99,8 @@ def test_a_shipped_config_says_what_it_is_for_and_its_command(name):
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_shipped_config_reads_as_it_is_written(name, tmp_path):
     experiment = read_experiment(load(SHIPPED[name]))
-    assert isinstance(experiment, MetaExperiment if name.startswith("maml") else Experiment)
+    kind = next((kind for start, kind in KINDS.items() if name.startswith(start)), Experiment)
+    assert type(experiment) is kind
     (tmp_path / "config.toml").write_text(write(experiment), encoding="utf-8")
     assert read_experiment(load(tmp_path / "config.toml")) == experiment
 

@@ -77,11 +77,11 @@ REFUSED = {
         'train.num_stesp: expected a key (num_steps, batch_size, report_every), got "num_stesp"',
         "Did you mean train.num_steps?",
     ),
-    "train table.toml": ("tarin: expected a key (net, optim, seed, data, train)", "Did you mean train?"),
+    "train table.toml": ("tarin: expected a key (net, optim, seed, data, train, attack)", "Did you mean train?"),
     "train base.toml --set sed=1": (
-        'sed: expected a key (net, optim, seed, data, train), got "sed". Did you mean seed?',
+        'sed: expected a key (net, optim, seed, data, train, attack), got "sed". Did you mean seed?',
     ),
-    "train base.toml --set qqq=1": ('qqq: expected a key (net, optim, seed, data, train), got "qqq"\n',),
+    "train base.toml --set qqq=1": ('qqq: expected a key (net, optim, seed, data, train, attack), got "qqq"\n',),
     "train base.toml --set a.b.c=1": ("a: expected a key",),
     "train base.toml --set data.labelnoise=0.1": (
         "data.labelnoise: expected a key of digits",
@@ -304,7 +304,7 @@ REFUSED = {
         "nowhere/digits_convnet.toml: expected a config file",
         "Did you mean digits_convnet?",
     ),
-    "summary quite/another": ("quite/another: expected a config file", "Known are digits_adam, digits_convnet, "),
+    "summary quite/another": ("quite/another: expected a config file", "Known are digits_adam, digits_adversarial, "),
     "train ''": ("'': expected a config file, got none of that name",),
     # run directories
     "train base.toml --out held": ("held: expected a new or empty directory, got one that holds notes.txt",),

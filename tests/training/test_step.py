@@ -298,12 +298,22 @@ def test_equal_steps_are_equal_and_are_not_traced_again():
     assert training.step(loss_fn, optim.sgd(0.1)) != training.step(dropout_loss, optim.sgd(0.1))
 
 
+def test_a_dict_of_losses_that_are_no_players_is_refused():
+    step = training.step(lambda params, batch, key: {"l": loss_fn(params, batch, key)}, optim.sgd(0.1))
+    with pytest.raises(ValueError, match=r"expected parameters of the players \['l'\], got \["):
+        step(training.init(PARAMS, optim.sgd(0.1)), BATCH)
+
+
 STATE = {"count": jnp.zeros(())}
 ADVICE = "(shapes). Give has_aux=True or stateful=True."
 RETURNS: dict[str, tuple[dict, Any, str]] = {
     "two things": ({}, lambda loss: (loss, {}), f"return a scalar, got ((), {{}}) {ADVICE}"),
     "a list": ({}, lambda loss: [loss, {}], f"return a scalar, got [(), {{}}] {ADVICE}"),
-    "a dict": ({}, lambda loss: {"l": loss}, f"return a scalar, got {{'l': ()}} {ADVICE}"),
+    "a dict for a pair": (
+        {"has_aux": True},
+        lambda loss: {"l": loss},
+        "return (loss, metrics) with has_aux=True, got ",
+    ),
     "nothing": ({}, lambda loss: None, f"return a scalar, got None {ADVICE}"),
     "a vector": ({}, lambda loss: jnp.stack([loss, loss]), "return a scalar loss, got shape (2,). Take its mean."),
     "no metrics": ({"has_aux": True}, lambda loss: loss, "return (loss, metrics) with has_aux=True, got () (shapes)"),

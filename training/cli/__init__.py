@@ -20,6 +20,11 @@ from typing import Any
 from ... import nets
 from ._config import ConfigError, load, nearest, override, read
 from ._experiment import Experiment
+from ._game import GameExperiment
+from ._game_methods import Grid, Ring
+from ._game_run import game_train
+from ._gan import GanExperiment
+from ._gan_run import gan_train
 from ._meta import MetaExperiment
 from ._meta_run import meta_train
 from ._methods import Sinusoids
@@ -104,12 +109,26 @@ def _train(options: argparse.Namespace) -> None:
     directory = options.out or next_directory(Path("runs"), path.stem)
     if isinstance(experiment, MetaExperiment):
         meta_train(experiment, directory, path.stem)
+    elif isinstance(experiment, GameExperiment):
+        game_train(experiment, directory, path.stem)
+    elif isinstance(experiment, GanExperiment):
+        gan_train(experiment, directory, path.stem)
     else:
         train(experiment, directory, path.stem)
 
 
 def _summary(options: argparse.Namespace) -> None:
     _, experiment = _read(options)
+    if isinstance(experiment, GameExperiment):
+        inputs = experiment.net.inputs
+        tables = [f"{player}\n{nets.summary(net, inputs[player])}" for player, net in experiment.net.build().items()]
+        print("\n\n".join(tables))
+        return
+    if isinstance(experiment, GanExperiment):
+        inputs = experiment.inputs
+        tables = [f"{player}\n{nets.summary(net, inputs[player])}" for player, net in experiment.players.items()]
+        print("\n\n".join(tables))
+        return
     x, named = inputs_of(experiment.data.example)
     print(nets.summary(experiment.net.build(experiment.data.num_outputs), x, **named))
 
@@ -121,20 +140,27 @@ def _list(_: argparse.Namespace) -> None:
         print("\n    ".join([name, *(line.removeprefix("#").strip() for line in header)]))
 
 
-def _read(options: argparse.Namespace) -> tuple[Path, Experiment | MetaExperiment]:
+def _read(options: argparse.Namespace) -> tuple[Path, Experiment | GameExperiment | GanExperiment | MetaExperiment]:
     path = _find(options.config)
     return path, read_experiment(override(load(path), options.set))
 
 
-def read_experiment(tables: dict[str, Any]) -> Experiment | MetaExperiment:
-    """The config that tables describe: one with a method, or with sinusoids for data, is one of meta-learning.
+def read_experiment(tables: dict[str, Any]) -> Experiment | GameExperiment | GanExperiment | MetaExperiment:
+    """The config that tables describe, by what only its kind has.
+
+    One with a method, or with sinusoids for data, is one of meta-learning; one with methods, or a mixture of Gaussians
+    for data, is a game.
 
     Raises:
       ConfigError: for the first key that is unknown, missing, of another type or out of range.
     """
     data = tables.get("data")
-    meta = "method" in tables or (isinstance(data, dict) and data.get("name") == Sinusoids.name)
-    return read(MetaExperiment if meta else Experiment, tables)
+    name = data.get("name") if isinstance(data, dict) else None
+    if "methods" in tables or name in (Ring.name, Grid.name):
+        return read(GameExperiment, tables)
+    if "generator" in tables:
+        return read(GanExperiment, tables)
+    return read(MetaExperiment if "method" in tables or name == Sinusoids.name else Experiment, tables)
 
 
 def _find(config: str) -> Path:

@@ -105,8 +105,9 @@ def read(kind: type[Config], tables: Any, where: str = "") -> Config:
 
     Args:
       kind: the dataclass. A field may be true or false, a number (in a `Range`), text, a `Literal`, a tuple (its
-        length in a `Range`), another dataclass, or one of several dataclasses that differ in their `name`; a table
-        without one has that of the field's default. `Described` among them takes tables of all other names.
+        length in a `Range`), a dict of any of these or of `Any`, another dataclass, or one of several dataclasses
+        that differ in their `name`; a table without one has that of the field's default. `Described` among them takes
+        tables of all other names.
       tables: what TOML gave.
       where: the dotted path of these tables, for messages.
     Raises:
@@ -135,15 +136,15 @@ def write(config: Any, where: str = "") -> str:
     """A dataclass as TOML that `read` takes; fields that are None are left out.
 
     Args:
-      config: the dataclass.
+      config: the dataclass, or a dict of some.
       where: the dotted path of its table.
     """
-    values = vars(config) if not isinstance(config, Described) else config.tables
-    plain = {name: value for name, value in values.items() if not dataclasses.is_dataclass(value) and value is not None}
+    values = config if isinstance(config, dict) else config.tables if isinstance(config, Described) else vars(config)
+    plain = {name: value for name, value in values.items() if not _is_table(value) and value is not None}
     lines = [f"{_toml_name(name)} = {_toml_text(value)}" for name, value in plain.items()]
     for name, value in values.items():
-        if dataclasses.is_dataclass(value):
-            path = _dotted(where, name)
+        if _is_table(value):
+            path = _dotted(where, _toml_name(name))
             lines += ["", f"[{path}]", write(value, path).rstrip()]
     return "\n".join(lines) + "\n"
 
@@ -175,6 +176,8 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         return _choice(options, value, where)
     if origin is tuple:
         return _items(options[0], allowed or Range(1), value, where)
+    if origin is dict:
+        return _entries(options[1], value, where)
     if origin in (types.UnionType, typing.Union):
         return _value(options[0], value, where) if len(options) == 1 else _one_of(options, value, where)
     if dataclasses.is_dataclass(hint):
@@ -200,6 +203,13 @@ def _items(hint: Any, lengths: Range, value: Any, where: str) -> tuple[Any, ...]
         expected = f"expected a list with a length {lengths}, each item {_kind(hint)}"
         raise ConfigError(f"{where}: {expected}, got {_shown(value)}")
     return tuple(_value(hint, item, f"{where}[{index}]") for index, item in enumerate(value))
+
+
+def _entries(hint: Any, value: Any, where: str) -> dict[str, Any]:
+    """The entries of a table whose names are the config's own."""
+    if not isinstance(value, dict):
+        raise ConfigError(f"{where}: expected a table, got {_shown(value)}")
+    return value if hint is Any else {name: _value(hint, item, _dotted(where, name)) for name, item in value.items()}
 
 
 def _named_as(default: Any, value: Any) -> Any:
@@ -240,6 +250,12 @@ def _meant(name: str, known: Iterable[str], where: str = "") -> str:
 
 def _dotted(where: str, name: str) -> str:
     return f"{where}.{name}" if where else name
+
+
+def _is_table(value: Any) -> bool:
+    """Whether a value is written as a table of its own."""
+    holds = isinstance(value, dict) and any(map(dataclasses.is_dataclass, value.values()))
+    return holds or dataclasses.is_dataclass(value)
 
 
 def _toml_value(text: str) -> Any:

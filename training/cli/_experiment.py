@@ -4,6 +4,7 @@ import dataclasses
 from typing import Annotated, Any, Literal
 
 from ... import nets, optim
+from ._attack import Attack
 from ._config import ConfigError, Described, Range
 from ._digits import Digits
 from ._docstrings import Docstrings
@@ -91,9 +92,10 @@ class Experiment:
       optim: how. Of another name than the short forms', it is a link as `optim.from_config` reads it, such as a chain;
         schedules that do not say how long they last, last for `train.num_steps`.
       train: for how long.
+      attack: on digits, in training and in the test.
 
     Raises:
-      ConfigError: if the network is none for the data, or `optim` describes no link.
+      ConfigError: if the network, or the attack, is none for the data, or `optim` describes no link.
     """
 
     net: Convnet | Mlp | Resnet | Vit | LstmLm | Transformer | Gru
@@ -101,12 +103,15 @@ class Experiment:
     seed: Annotated[int, Range(0, 2**32 - 1)] = 0  # JAX drops the bits above
     data: Digits | Documentation | Docstrings = Digits()  # noqa: RUF009 - frozen, so all may share it
     train: Train = Train()
+    attack: Attack | None = None
 
     def __post_init__(self):
         if not isinstance(self.net, self.data.networks):
             known = ", ".join(network.name for network in self.data.networks)
             expected = f'expected one of {known} where data.name is "{self.data.name}"'
             raise ConfigError(f'net.name: {expected}, got "{self.net.name}"')
+        if self.attack is not None and not isinstance(self.data, Digits):
+            raise ConfigError(f'attack: expected data.name to be "digits", got "{self.data.name}"')
         chain_of(self)  # which refuses what is no chain
 
 
@@ -124,15 +129,15 @@ def chain_of(experiment: Experiment) -> optim.Link:
     return chain_from(experiment.optim, experiment.train.num_steps)
 
 
-def chain_from(config: Sgd | Adam | Described, num_steps: int) -> optim.Link:
-    """The chain that a table `optim` describes, for a run of so many steps.
+def chain_from(config: Sgd | Adam | Described, num_steps: int, *, where: str = "optim") -> optim.Link:
+    """The chain that a table `optim`, or another, describes for a run of so many steps.
 
     Raises:
       ConfigError: if it describes none.
     """
     if isinstance(config, Described):
         try:
-            return optim.from_config(config.tables, num_steps=num_steps, where="optim")
+            return optim.from_config(config.tables, num_steps=num_steps, where=where)
         except ValueError as error:
             raise ConfigError(str(error)) from None
     rate = config.learning_rate

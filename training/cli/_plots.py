@@ -98,3 +98,62 @@ def adaptation(tasks: dict[str, dict[str, np.ndarray]], curves: dict[int, np.nda
         axes.grid(alpha=0.3)
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
     figure.savefig(path, dpi=120)
+
+
+def images(frame: np.ndarray, path: Path) -> None:
+    """Draws images in rows of ten.
+
+    Args:
+      frame: `[images, height, width, 1]` in [0, 1].
+      path: of the PNG.
+    """
+    figure = matplotlib.figure.Figure(figsize=(7, 7))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.imshow(tiled(frame), cmap="gray_r", vmin=0, vmax=1)
+    axes.set_axis_off()
+    figure.savefig(path, dpi=120)
+
+
+def animation(frames: Sequence[np.ndarray], path: Path) -> None:
+    """Shows images in rows of ten as they become what they are.
+
+    Args:
+      frames: each `[images, height, width, 1]` in [0, 1].
+      path: of the GIF.
+    """
+    from PIL import Image
+
+    drawn = [np.kron(np.uint8(255 * (1 - tiled(frame))), np.ones((5, 5), np.uint8)) for frame in frames]
+    first, *rest = [Image.fromarray(each) for each in drawn]
+    durations = [200] * len(rest) + [2000]
+    first.save(path, save_all=True, append_images=rest, duration=durations, loop=0)
+
+
+def players(history: list[dict[str, float]], path: Path, title: str) -> None:
+    """Draws the losses of both players of a GAN, and the Fréchet distance of the generator's images, over steps.
+
+    Args:
+      history: rows with `step`, `loss/...` and `frechet`.
+      path: of the PNG.
+      title: heads it.
+    """
+    figure = matplotlib.figure.Figure(figsize=(9, 3.6), layout="constrained")
+    figure.suptitle(title, parse_math=False)
+    left, right = figure.subplots(1, 2)
+    steps = [row["step"] for row in history]
+    for name in ("loss/generator", "loss/critic"):
+        left.plot(steps, [row[name] for row in history], label=name.removeprefix("loss/"))
+    left.set(xlabel="step", ylabel="loss")
+    left.legend()
+    right.plot(steps, [row["frechet"] for row in history])
+    right.set(xlabel="step", ylabel="Fréchet distance, features of the judge", ylim=(0, None))
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=120)
+
+
+def tiled(frame: np.ndarray) -> np.ndarray:
+    """Images `[images, height, width, 1]` side by side, `[rows, columns]`, with a pixel between them."""
+    padded = np.pad(frame[: len(frame) // 10 * 10, ..., 0], ((0, 0), (0, 1), (0, 1)))
+    num, height, width = padded.shape
+    return padded.reshape(num // 10, 10, height, width).swapaxes(1, 2).reshape(num // 10 * height, 10 * width)

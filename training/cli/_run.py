@@ -6,7 +6,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -60,10 +60,12 @@ class RunDirectory:
         """Leaves the config with every default written out: `renga train DIR/config.toml` runs it again."""
         (self.path / "config.toml").write_text(f"# {header}\n\n{write(experiment)}", encoding="utf-8")
 
-    def log(self, row: dict[str, float]) -> None:
+    def log(self, row: Mapping[str, float | str]) -> None:
         """Adds a row to `metrics.csv` and `metrics.jsonl`; JSON has null for a number that is not finite."""
         with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as lines:
-            finite = {name: value if math.isfinite(value) else None for name, value in row.items()}
+            finite = {
+                name: value if isinstance(value, str) or math.isfinite(value) else None for name, value in row.items()
+            }
             lines.write(json.dumps(finite) + "\n")
         table = self.path / "metrics.csv"
         is_new = not table.exists()
@@ -140,7 +142,10 @@ def _train(
     train_state, history = _fit(experiment, losses, split, tx=tx, run=run, check=check)
     plots.curves(history, run.path / "curves.png", title)
     last, key = history[-1], jax.random.fold_in(jax.random.key(experiment.seed), 4)
-    said = task.finish(Ending(losses, train_state, split, last, run.path, plots, key))
+    ending = Ending(losses, train_state, split, last, run.path, plots, key)
+    if experiment.attack is not None:
+        print(experiment.attack.finish(ending))
+    said = task.finish(ending)
     print(f"{said} after {last['step']} steps in {time.perf_counter() - start:.0f} s")
     return last
 
@@ -179,8 +184,9 @@ def _fit(
             )
         run.save_params(train_state.params, train_state.state)
 
+    loss_fn = losses.loss if experiment.attack is None else experiment.attack.loss(losses.loss)
     return fit(
-        step(losses.loss, tx, stateful=True),
+        step(loss_fn, tx, stateful=True),
         init(params, tx, state=state, key=loss_key),
         feed(),
         num_steps=experiment.train.num_steps,

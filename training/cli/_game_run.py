@@ -1,0 +1,230 @@
+"""A run of a game: every method on all seeds side by side, a table, samples beside the data, an animation."""
+
+import csv
+import functools
+import math
+import operator
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._loop import loop
+from .._progress import Progress
+from .._samples import modes_found, sliced_wasserstein
+from ._game import GameExperiment, begin, gan, generate, sample_mixture
+from ._game_plots import animation, pictures
+from ._interrupt import deferred_interrupts
+from ._run import RunDirectory, load_plots
+
+MEASURES = ("modes", "near", "sliced_wasserstein")
+NUM_SLICES = 32  # directions enough in the plane
+
+
+class Played(NamedTuple):
+    """How a method ended.
+
+    Attributes:
+      players: the last parameters at which every loss was finite, with an axis of seeds in front.
+      samples: of the generators at each report, `[reports, seeds, samples, 2]`.
+      metrics: at each report, `{name: [reports, seeds]}`.
+      seconds: of training alone, all seeds, without compilation.
+    """
+
+    players: Any
+    samples: np.ndarray
+    metrics: dict[str, np.ndarray]
+    seconds: float
+
+
+def game_train(experiment: GameExperiment, directory: Path, title: str) -> dict[str, Played]:
+    """Plays as a config says, by every method, and leaves a run directory.
+
+    Args:
+      experiment: the config.
+      directory: where to leave it.
+      title: what the pictures are headed with.
+    Returns:
+      What each method came to, by its name.
+    Raises:
+      ConfigError: if something cannot be run, before anything is compiled.
+      KeyboardInterrupt: between two compiled calls, if Ctrl-C was pressed.
+    """
+    with deferred_interrupts() as check:
+        load_plots()
+        run = RunDirectory(directory)
+        run.save_config(experiment, f"{title}, as it was run.")
+        try:
+            return _train(experiment, run, title, check)
+        except BaseException as error:
+            error.add_note(f"{directory} holds {run.contents()}")
+            raise
+
+
+def _train(experiment: GameExperiment, run: RunDirectory, title: str, check: Callable[[], None]) -> dict[str, Played]:
+    train, data, start = experiment.train, experiment.data, time.perf_counter()
+    print("\n".join(f"{player:<9} {net}" for player, net in experiment.net.build().items()))
+    print(f"data      {len(data.centers)} Gaussians in a {data.name}, sigma {data.sigma:g}")
+    num_calls = train.num_steps // train.per_report
+    print(f"steps     {train.num_steps} by {experiment.num_seeds} seeds, in {num_calls} compiled calls")
+    print(f"run       {run.path}", flush=True)
+    keys = jax.vmap(jax.random.key)(jnp.asarray(experiment.seeds, jnp.uint32))
+    look = jax.jit(jax.vmap(functools.partial(_look, experiment)))
+    real, *measured = jax.device_get(jax.jit(jax.vmap(functools.partial(_look_at_data, experiment)))(keys))
+    found: dict[str, Played] = {}
+    for name in experiment.played:
+        found[name] = _play(experiment, name, keys, look=look, run=run, check=check)
+        run.save_params({each: _by_seed(experiment, played.players) for each, played in found.items()}, {})
+    _save_scores(experiment, found, run.path / "scores.csv")
+    pictures(real, {name: played.samples[-1] for name, played in found.items()}, run.path / "samples.png", title)
+    steps = train.per_report * np.arange(1, num_calls + 1)
+    animation(real[0], {name: played.samples[:, 0] for name, played in found.items()}, steps, run.path / "training.gif")
+    print(table(experiment, dict(zip(MEASURES, measured, strict=True)), found))
+    print(f"{_summary(experiment, found)} after {train.num_steps} steps in {time.perf_counter() - start:.0f} s")
+    return found
+
+
+def _measure(experiment: GameExperiment, samples: jax.Array, key: jax.Array) -> Any:
+    """Samples with how close they are to the data: modes found, share near to any, distance."""
+    data, test = experiment.data, experiment.test
+    found = modes_found(samples, jnp.asarray(data.centers), test.radius * data.sigma, at_least=test.at_least)
+    real = sample_mixture(experiment, jax.random.fold_in(key, 4), test.num_samples)
+    distance = sliced_wasserstein(samples, real, jax.random.fold_in(key, 5), num_slices=NUM_SLICES)
+    return samples, found.found, found.near, distance
+
+
+def _look(experiment: GameExperiment, players: Any, key: jax.Array) -> Any:
+    """The same latent numbers at every report, so that one sees them move."""
+    samples = generate(experiment, players, jax.random.fold_in(key, 3), experiment.test.num_samples)
+    return _measure(experiment, samples, key)
+
+
+def _look_at_data(experiment: GameExperiment, key: jax.Array) -> Any:
+    return _measure(
+        experiment, sample_mixture(experiment, jax.random.fold_in(key, 6), experiment.test.num_samples), key
+    )
+
+
+def _play(
+    experiment: GameExperiment, name: str, keys: jax.Array, *, look: Any, run: RunDirectory, check: Callable[[], None]
+) -> Played:
+    train, method, where = experiment.train, experiment.methods[name], f"methods.{name}"
+    update = method.step(gan(experiment), train.num_steps, where)
+    steps = loop(
+        update,
+        lambda key: sample_mixture(experiment, key, train.batch_size),
+        train.per_report,
+        report_every=train.per_report,
+    )
+    print(f"\n{name}: {_said(experiment, name)}", flush=True)
+    train_state = jax.jit(jax.vmap(functools.partial(begin, experiment, method, where)))(keys)
+    orders = jax.vmap(jax.random.fold_in, (0, None))(keys, 2)
+    compiled = jax.jit(jax.vmap(steps), donate_argnums=0).lower(train_state, orders).compile()
+    kept, seconds, looks, shown = train_state.params, 0.0, [], Progress(0, train.num_steps)
+    kept = jax.tree.map(jnp.copy, kept)  # the state is donated
+    try:
+        for done in range(0, train.num_steps, train.per_report):
+            check()
+            start = time.perf_counter()
+            train_state, losses = jax.block_until_ready(compiled(train_state, orders))
+            seconds += time.perf_counter() - start
+            samples, *measured = jax.device_get(look(train_state.params, keys))
+            metrics = {each: np.asarray(loss, np.float64)[:, 0] for each, loss in losses.items()}
+            kept = _where_finite(metrics, train_state.params, kept)
+            metrics |= {each: np.asarray(value, np.float64) for each, value in zip(MEASURES, measured, strict=True)}
+            looks.append((samples, metrics))
+            step = done + train.per_report
+            _log(experiment, name, step, metrics, run)
+            shown.report({"step": step, "modes": metrics["modes"].mean(), "near": metrics["near"].mean()})
+    finally:
+        shown.close()
+    together = {each: np.stack([metrics[each] for _, metrics in looks]) for each in looks[0][1]}
+    return Played(kept, np.stack([samples for samples, _ in looks]), together, seconds)
+
+
+def _where_finite(losses: dict[str, np.ndarray], new: Any, kept: Any) -> Any:
+    """The new parameters of the seeds that are finite, as their losses are, and of the others those that were kept."""
+    each = [np.asarray(leaf) for leaf in [*losses.values(), *jax.tree.leaves(new)]]
+    finite = np.all([np.isfinite(leaf).reshape(len(leaf), -1).all(1) for leaf in each], 0)
+    return jax.tree.map(lambda a, b: jnp.where(finite.reshape(-1, *[1] * (a.ndim - 1)), a, b), new, kept)
+
+
+def _said(experiment: GameExperiment, name: str) -> str:
+    """A method on one line."""
+    method, num_steps = experiment.methods[name], experiment.train.num_steps
+    words = [repr(method.chain(num_steps, f"methods.{name}"))]
+    if method.turns is not None:
+        words.append("in turns " + ", ".join(f"{player} {count}" for player, count in method.turns.items()))
+    if method.unroll is not None:
+        words.append(f"{method.unroll.num_steps} steps of the {method.unroll.player} ahead")
+    return ", ".join(words)
+
+
+def _log(experiment: GameExperiment, name: str, step: int, metrics: dict[str, np.ndarray], run: RunDirectory) -> None:
+    for place, seed in enumerate(experiment.seeds):
+        values = {each: float(value[place]) for each, value in metrics.items()}
+        run.log({"method": name, "seed": seed, "step": step} | values)
+
+
+def _by_seed(experiment: GameExperiment, players: Any) -> dict[str, Any]:
+    return {
+        f"seed_{seed}": jax.tree.map(operator.itemgetter(place), players) for place, seed in enumerate(experiment.seeds)
+    }
+
+
+def _save_scores(experiment: GameExperiment, found: dict[str, Played], path: Path) -> None:
+    with path.open("w", encoding="utf-8", newline="") as rows:
+        writer = csv.writer(rows, lineterminator="\n")
+        writer.writerow(["method", "seed", *MEASURES, "seconds_of_all_seeds"])
+        for name, played in found.items():
+            for place, seed in enumerate(experiment.seeds):
+                values = [float(played.metrics[each][-1, place]) for each in MEASURES]
+                writer.writerow([name, seed, int(values[0]), *values[1:], round(played.seconds, 2)])
+
+
+def table(experiment: GameExperiment, data: dict[str, np.ndarray], found: dict[str, Played]) -> str:
+    """What every method came to, below what the data themselves come to."""
+    last = {name: {each: played.metrics[each][-1] for each in MEASURES} for name, played in found.items()}
+    rows = [
+        _row(name, values, "-" if name not in found else f"{found[name].seconds:.1f}")
+        for name, values in {"data": data, **last}.items()
+    ]
+    modes = f"modes of {len(experiment.data.centers)}"
+    head = ("method", modes, "near a mode", "distance", "seconds")
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    lines = [
+        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in (head, *rows)
+    ]
+    return "\n".join(["", *lines, *_lost(experiment, found)])
+
+
+def _row(name: str, values: dict[str, np.ndarray], seconds: str) -> tuple[str, ...]:
+    near, distance = (f"{values[each].min():.2f} to {values[each].max():.2f}" for each in MEASURES[1:])
+    return name, " ".join(f"{int(found)}" for found in values["modes"]), near, distance, seconds
+
+
+def _lost(experiment: GameExperiment, found: dict[str, Played]) -> list[str]:
+    """A line for each seed of a method whose losses did not stay finite, naming the player."""
+    lines = []
+    for name, played in found.items():
+        for place, seed in enumerate(experiment.seeds):
+            for index in range(len(played.samples)):
+                now = {each: loss[index, place] for each, loss in played.metrics.items() if each.startswith("loss/")}
+                strange = [f"{each} {loss}" for each, loss in now.items() if not math.isfinite(loss)]
+                if strange:
+                    step = (index + 1) * experiment.train.per_report
+                    lines.append(
+                        f"{name}, seed {seed}: {', '.join(strange)} at step {step}; parameters are from before"
+                    )
+                    break
+    return lines
+
+
+def _summary(experiment: GameExperiment, found: dict[str, Played]) -> str:
+    modes = len(experiment.data.centers)
+    full = [name for name, played in found.items() if played.metrics["modes"][-1].min() == modes]
+    return f"all {modes} modes on every seed: {', '.join(full) or 'by none'}"
