@@ -84,7 +84,7 @@ LONGER = ("learned_schedule", "few_shot_digits")
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in LONGER else []) for name in SHORT]
+    "name", [pytest.param(name, marks=[pytest.mark.long] if name in LONGER else []) for name in SHORT]
 )
 def test_a_short_run_of_a_bilevel_or_few_shot_example_compares_what_it_names(name, capsys):
     found = load(name).main(num_steps=2)

@@ -58,6 +58,7 @@ def modes(directory) -> dict[str, list[int]]:
     return found
 
 
+@pytest.mark.long
 def test_consensus_finds_all_modes_of_the_ring_of_which_descending_at_once_finds_few(tmp_path):
     only = 'play=["rmsprop", "consensus"]'
     assert main(["train", "gan_ring", "--out", str(tmp_path / "run"), "--set", only]) == 0

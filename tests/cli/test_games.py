@@ -194,7 +194,8 @@ def test_a_method_plays_as_plain_loops_do(name, tmp_path, capsys):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a[0], b, rtol=1e-4, atol=1e-6), found, by_hand(config, name))
 
 
-@pytest.mark.parametrize("config", [pytest.param("gan_grid", marks=pytest.mark.slow), "gan_ring"])
+@pytest.mark.long
+@pytest.mark.parametrize("config", CONFIGS)
 def test_every_method_of_a_config_plays(config, renga):
     answer = renga("train", config, "--out", "run", *TINY, *setting("num_seeds=1", "train.num_steps=2"))
     assert (answer.code, answer.err) == (0, "")
