@@ -231,8 +231,9 @@ def test_every_public_function_of_optim_but_schedules_is_in_the_registry():
     used = set().union(*(calls_in(build()) for build in LINKS.values()))
     assert {"sam", "chain", "nadam", "freeze", "scale_by_rms", "cosine_decay_schedule"} <= public & used
     assert {name for name in public - used if not hasattr(optax.schedules, name)} == NO_LINKS | {
-        "agreement"
-    }  # whose updates have an axis more
+        "agreement",  # whose updates have an axis more
+        "by_player",  # whose parameters are of its own players, in test_by_player.py
+    }
 
 
 def test_recorded_constructors_are_optaxs_own_functions():

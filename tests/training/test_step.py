@@ -312,7 +312,7 @@ RETURNS: dict[str, tuple[dict, Any, str]] = {
     "a dict for a pair": (
         {"has_aux": True},
         lambda loss: {"l": loss},
-        "return (loss, metrics) with has_aux=True, got ",
+        "return (loss, metrics) with has_aux=True, got {'l': ()} (shapes)",
     ),
     "nothing": ({}, lambda loss: None, f"return a scalar, got None {ADVICE}"),
     "a vector": ({}, lambda loss: jnp.stack([loss, loss]), "return a scalar loss, got shape (2,). Take its mean."),

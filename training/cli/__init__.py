@@ -137,7 +137,7 @@ def _list(_: argparse.Namespace) -> None:
     for name, path in _configs().items():
         lines = path.read_text(encoding="utf-8").splitlines()
         header = itertools.takewhile(lambda line: line.startswith("#"), lines)
-        print("\n    ".join([name, *(line.removeprefix("#").strip() for line in header)]))
+        print("\n    ".join([name, *(line.removeprefix("#").removeprefix(" ").rstrip() for line in header)]))
 
 
 def _read(options: argparse.Namespace) -> tuple[Path, Experiment | GameExperiment | GanExperiment | MetaExperiment]:
