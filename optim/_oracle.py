@@ -82,9 +82,12 @@ def value_and_grads(full: Callable[[Any], tuple[Any, Any]], params: Any) -> tupl
     for player, value in values.items():
         _check_scalar(value, f"a scalar loss of the player {player!r}")
 
+    # A pull with zeros for all losses but one would go back through all of them, once for each player.
+    values, push, aux = jax.linearize(full, params, has_aux=True)
+
     def gradient(player: str) -> Any:
-        along = {name: jnp.full(value.shape, name == player, value.dtype) for name, value in values.items()}
-        return conjugate(pull(along)[0][player])
+        pull_own = jax.linear_transpose(lambda tangent: push(tangent)[player], params)
+        return conjugate(pull_own(jnp.ones_like(values[player]))[0][player])
 
     return values, {player: gradient(player) for player in params}, aux
 

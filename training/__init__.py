@@ -101,6 +101,7 @@ from ._accountant import noise_multiplier as noise_multiplier
 from ._adversarial import adversarial as adversarial
 from ._adversarial import fgsm as fgsm
 from ._adversarial import pgd as pgd
+from ._alternating import alternating as alternating
 from ._curvature import empirical_fisher_vp as empirical_fisher_vp
 from ._curvature import fisher_vp as fisher_vp
 from ._curvature import ggn_vp as ggn_vp
@@ -123,7 +124,6 @@ from ._evaluate import evaluate as evaluate
 from ._evaluate_tasks import TaskScores as TaskScores
 from ._evaluate_tasks import evaluate_tasks as evaluate_tasks
 from ._fit import fit as fit
-from ._game import alternating as alternating
 from ._game import best_response as best_response
 from ._game import game as game
 from ._game import unroll_player as unroll_player

@@ -7,6 +7,7 @@ import jax
 import optax
 
 from .._patterns import matching
+from ._checks import path_of
 
 
 def part(name: str, params: Any, patterns: str | Sequence[str]) -> tuple[Any, Callable[[Any], Any]]:
@@ -38,8 +39,3 @@ def part(name: str, params: Any, patterns: str | Sequence[str]) -> tuple[Any, Ca
         )  # fmt: skip
 
     return own, whole
-
-
-def path_of(path: Any) -> str:
-    """A path as its names joined by slashes."""
-    return jax.tree_util.keystr(path, simple=True, separator="/")

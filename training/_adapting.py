@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from ._adapted import part, path_of
-from ._checks import check_count
+from ._adapted import part
+from ._checks import check_count, path_of
 from ._returned import LossFn
 from ._state import check_link
 from ._unroll import Descent, descend

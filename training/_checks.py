@@ -1,6 +1,8 @@
-"""Arguments out of range, refused by name."""
+"""What refusals have in common: counts out of range, and the names of places in a tree."""
 
 from typing import Any
+
+import jax
 
 
 def check_count(name: str, argument: str, value: Any, *, at_least: int) -> None:
@@ -11,3 +13,8 @@ def check_count(name: str, argument: str, value: Any, *, at_least: int) -> None:
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
         raise ValueError(f"{name}: expected {argument} to be an integer of at least {at_least}, got {value!r}")
+
+
+def path_of(path: Any) -> str:
+    """A path of JAX's as its names joined by slashes."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from .._call import recording
+from ._checks import path_of
+from ._returned import scalar
 
 Vector = Any
 Product = Callable[..., Vector]
@@ -155,7 +157,7 @@ def like(name: str, params: Any, vector: Vector) -> Vector:
     Raises:
       ValueError: if its structure, or a shape, is another.
     """
-    wanted, given = ({_path(path): jnp.shape(leaf) for path, leaf in _leaves(tree)} for tree in (params, vector))
+    wanted, given = ({path_of(path): jnp.shape(leaf) for path, leaf in _leaves(tree)} for tree in (params, vector))
     for path in [*wanted, *given]:
         if wanted.get(path) != given.get(path):
             expected, got = (_shown(shapes.get(path)) for shapes in (wanted, given))
@@ -169,18 +171,6 @@ def like(name: str, params: Any, vector: Vector) -> Vector:
             "Make it with jax.tree.map over params."
         )
     return jax.tree.map(lambda leaf, part: jnp.asarray(part, jnp.result_type(leaf)), params, vector)
-
-
-def scalar(name: str, loss: Any) -> jax.Array:
-    """The loss, if it is one number.
-
-    Raises:
-      TypeError: if it is not.
-    """
-    if not jax.tree_util.all_leaves([loss]) or jnp.shape(loss) != ():
-        shapes = jax.tree.map(jnp.shape, loss)
-        raise TypeError(f"{name}: expected loss_fn to return a scalar, got shape {shapes}. Take its mean.")
-    return loss
 
 
 def _through(name: str, outputs_fn: Callable[[Any], Any], middle: Callable, params: Any, vector: Vector) -> Vector:
@@ -209,10 +199,6 @@ _INFORMATION: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
 
 def _leaves(tree: Any) -> list[tuple[Any, Any]]:
     return jax.tree_util.tree_leaves_with_path(tree)
-
-
-def _path(path: Any) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def _shown(shape: tuple[int, ...] | None) -> str:

@@ -2,10 +2,19 @@
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
+
+
+@runtime_checkable
+class Resumable(Protocol):
+    """Batches that can be taken up at any step."""
+
+    def starting_at(self, step: int) -> Iterator[Any]:
+        """The batches from a step on."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

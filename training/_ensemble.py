@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from .._call import recording
 from ..nets import stack, unstack
-from ._checks import check_count
+from ._checks import check_count, path_of
 from ._fit import primitives
 from ._state import TrainState
 
@@ -146,7 +146,7 @@ def _check_members(what: str, tree: Any, num_members: int) -> None:
         if jnp.shape(leaf)[:1] != (num_members,):
             raise ValueError(
                 f"ensemble: expected {what} with a leading axis of {num_members} members, got {jnp.shape(leaf)} at "
-                f"{jax.tree_util.keystr(path, simple=True, separator='/')!r}. {_ADVICE[what]}"
+                f"{path_of(path)!r}. {_ADVICE[what]}"
             )
 
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._call import recording
+from ._checks import path_of
 
 ValueAndGrad = Callable[[Any, Any, Any], tuple[Any, Any]]
 
@@ -75,7 +76,7 @@ def _no_tangent(kind: jax.ShapeDtypeStruct) -> Any:
 
 def _check(params: Any, grads: Any) -> None:
     expected, found = (
-        {jax.tree_util.keystr(path, simple=True, separator="/"): jnp.shape(leaf) for path, leaf in leaves}
+        {path_of(path): jnp.shape(leaf) for path, leaf in leaves}
         for leaves in map(jax.tree_util.tree_leaves_with_path, (params, grads))
     )
     if jax.tree.structure(params) != jax.tree.structure(grads) or expected != found:

@@ -8,10 +8,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from .._call import recording
-from ._adapted import path_of
-from ._checks import check_count
-from ._curvature import scalar
+from ._checks import check_count, path_of
 from ._estimated import with_gradient
+from ._returned import scalar
 
 Loss = Callable[..., jax.Array]
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from ._backward import Backward, backward, weighed
-from ._checks import check_count
+from ._checks import check_count, path_of
 from ._data import num_examples
 from ._traced import Traced, traced
 
@@ -50,7 +50,7 @@ def check_wide(name: str, params: Any) -> None:
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         dtype = jnp.result_type(leaf)
         if jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32:
-            place = jax.tree_util.keystr(path, simple=True, separator="/")
+            place = path_of(path)
             raise TypeError(
                 f"{name}: expected params of at least float32, got {dtype} at {place!r}. Sums over examples would be "
                 "rounded to that; compute in half precision by nets.cast."
@@ -68,7 +68,7 @@ def program_of(name: str, loss_fn: LossFn, params: Any, rows: tuple[Any, Any]) -
     shapes = jax.eval_shape(lambda params: params, params)
     for path, leaf in jax.tree_util.tree_leaves_with_path(shapes):
         if not jnp.issubdtype(leaf.dtype, jnp.inexact):
-            place = jax.tree_util.keystr(path, simple=True, separator="/")
+            place = path_of(path)
             raise TypeError(
                 f"{name}: expected params of floats, got {leaf.dtype} at {place!r}. Close over what is not trained."
             )

@@ -11,9 +11,9 @@ import numpy as np
 from jax import lax
 from jax.extend.core import Jaxpr, jaxprs_in_params
 
-from ._data import Batches
+from ._checks import check_count
+from ._data import Resumable
 from ._guarded import NotFiniteError, told_apart
-from ._poisson import PoissonBatches
 from ._progress import Progress
 from ._state import TrainState
 
@@ -43,8 +43,8 @@ def fit(
       step: `(train_state, batch) -> (train_state, metrics)`, from `training.step` say. It is compiled once for
         equal steps, over several calls of `fit`.
       train_state: where to start.
-      batches: pytrees of arrays, all of one shape. `training.batches` and `poisson_batches` are taken up at
-        `train_state.step`; anything else from where it stands.
+      batches: pytrees of arrays, all of one shape. What has a method `starting_at(step)`, as `training.batches` and
+        `poisson_batches` have, is taken up at `train_state.step`; anything else from where it stands.
       num_steps: how many steps to make; fewer if the batches end before.
       steps_per_call: steps a dispatch. More of them cost memory for as many batches, and hide more of Python. By
         default 10, or 1 where the step convolves on a CPU: see `default_steps_per_call`.
@@ -69,15 +69,12 @@ def fit(
     >>> [row["step"] for row in history], history[-1]["loss"] < 0.1
     ([100, 200], True)
     """
-    counts = {"num_steps": num_steps, "report_every": report_every, "steps_per_call": steps_per_call}
-    for name, count in counts.items():
-        if count is None and name == "steps_per_call":
-            continue
-        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-            raise ValueError(f"fit: expected {name} to be an integer of at least 1, got {count!r}")
+    counts = {"num_steps": num_steps, "report_every": report_every}
+    for name, count in (counts if steps_per_call is None else counts | {"steps_per_call": steps_per_call}).items():
+        check_count("fit", name, count, at_least=1)
     train_state = jax.tree.map(jnp.copy, train_state)
     start = int(train_state.step)
-    stream = batches.starting_at(start) if isinstance(batches, Batches | PoissonBatches) else iter(batches)
+    stream = batches.starting_at(start) if isinstance(batches, Resumable) else iter(batches)
     first = next(stream, None)
     if first is None:
         return train_state, []

@@ -10,8 +10,7 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 
 from .._call import recording
-from ._adapted import path_of
-from ._checks import check_count
+from ._checks import check_count, path_of
 from ._minimize import Backward, StepLoss
 from ._unroll import UNROLLED, descend
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from .._call import recording
+from ._checks import check_count, path_of
 
 Mode = Literal["auto", "forward", "reverse"]
 
@@ -133,11 +134,11 @@ def _floats(name: str, x: Any, what: str = "x") -> Any:
         if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
             raise TypeError(
                 f"{name}: expected {what} of floating-point numbers, got {jnp.result_type(leaf)} at "
-                f"{jax.tree_util.keystr(path, simple=True, separator='/')!r}. Close over what is not differentiated."
+                f"{path_of(path)!r}. Close over what is not differentiated."
             )
     return x
 
 
 def _check_chunk(name: str, chunk: Any) -> None:
-    if chunk is not None and (isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 1):
-        raise ValueError(f"{name}: expected chunk to be an integer of at least 1, got {chunk!r}.")
+    if chunk is not None:
+        check_count(name, "chunk", chunk, at_least=1)

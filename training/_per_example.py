@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from .._call import recording
 from ._backward import by_factors
+from ._checks import path_of
 from ._examples import (
     backward_of,
     check_bound,
@@ -195,10 +196,7 @@ def per_example_ways(loss_fn: LossFn, params: Any, batch: Any, key: jax.Array | 
     rows = rows_of("per_example_ways", batch, key)
     program = program_of("per_example_ways", loss_fn, params, rows)
     leaves, _ = jax.tree_util.tree_flatten_with_path(params)
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): _way(program, number)
-        for number, (path, _) in enumerate(leaves)
-    }
+    return {path_of(path): _way(program, number) for number, (path, _) in enumerate(leaves)}
 
 
 def _way(program: Traced, number: int) -> str:

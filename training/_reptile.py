@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from .._call import recording
-from ._adapted import path_of
-from ._checks import check_count
+from ._checks import check_count, path_of
 from ._estimated import with_gradient
 from ._returned import parts
 from ._state import check_link

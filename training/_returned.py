@@ -52,6 +52,18 @@ def parts(
     return loss, (state, metrics)
 
 
+def scalar(name: str, loss: Any) -> jax.Array:
+    """The loss, if it is one number.
+
+    Raises:
+      TypeError: if it is not.
+    """
+    if not jax.tree_util.all_leaves([loss]) or jnp.shape(loss) != ():
+        shapes = jax.tree.map(jnp.shape, loss)
+        raise TypeError(f"{name}: expected loss_fn to return a scalar, got shape {shapes}. Take its mean.")
+    return loss
+
+
 def whole_form(name: str, loss_fn: LossFn, has_aux: bool, stateful: bool, *, games: bool = False) -> LossFn:
     """`(params, state, batch, key) -> (loss, (state, metrics))` from a loss of any form, a game's on request."""
 

@@ -114,6 +114,23 @@ def test_a_run_in_two_halves_is_bitwise_the_whole_run(steps_per_call: int):
     assert first + second == history
 
 
+class Ramp:
+    """A feed of one's own, that can be taken up at any step: batch `i` is all `i`."""
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return self.starting_at(0)
+
+    def starting_at(self, step: int) -> Iterator[np.ndarray]:
+        return (np.full(2, value, np.float32) for value in range(step, 100))
+
+
+def test_a_feed_of_ones_own_is_taken_up_at_the_step_of_the_run():
+    start = training.init(jnp.zeros(()), optim.sgd(0.1))
+    half, _ = training.fit(mean_step, start, Ramp(), num_steps=4, progress=False)
+    _, history = training.fit(mean_step, half, Ramp(), num_steps=2, report_every=1, progress=False)
+    assert [row["mean"] for row in history] == [4, 5]
+
+
 def test_any_other_iterable_is_taken_up_where_it_stands_and_no_batch_is_lost():
     stream: Iterator[Any] = iter([np.full(1, value, np.float32) for value in range(10)])
     train_state, rows = training.init(jnp.zeros(()), optim.sgd(0.1)), []

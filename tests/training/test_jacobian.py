@@ -101,12 +101,12 @@ def test_equal_jacobians_are_equal():
         (
             lambda: training.jacobian(layer, chunk=0),
             ValueError,
-            "jacobian: expected chunk to be an integer of at least 1, got 0.",
+            "jacobian: expected chunk to be an integer of at least 1, got 0",
         ),
         (
             lambda: training.hessian(layer, chunk=True),
             ValueError,
-            "hessian: expected chunk to be an integer of at least 1, got True.",
+            "hessian: expected chunk to be an integer of at least 1, got True",
         ),
         (
             lambda: training.jacobian(tree_function)({"a": 1, "b": TREE["b"]}),

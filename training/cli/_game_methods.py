@@ -10,7 +10,8 @@ import numpy as np
 
 from ... import nets
 from ...optim import Link, from_config
-from .._game import alternating, unroll_player
+from .._alternating import alternating
+from .._game import unroll_player
 from .._returned import LossFn
 from .._state import TrainState
 from .._step import step

@@ -19,7 +19,7 @@ from .._samples import modes_found, sliced_wasserstein
 from ._game import GameExperiment, begin, gan, generate, sample_mixture
 from ._game_plots import animation, pictures
 from ._interrupt import deferred_interrupts
-from ._run import RunDirectory, load_plots
+from ._run import RunDirectory, load_plots, run_directory
 
 MEASURES = ("modes", "near", "sliced_wasserstein")
 NUM_SLICES = 32  # directions enough in the plane
@@ -56,13 +56,8 @@ def game_train(experiment: GameExperiment, directory: Path, title: str) -> dict[
     """
     with deferred_interrupts() as check:
         load_plots()
-        run = RunDirectory(directory)
-        run.save_config(experiment, f"{title}, as it was run.")
-        try:
+        with run_directory(directory, experiment, title) as run:
             return _train(experiment, run, title, check)
-        except BaseException as error:
-            error.add_note(f"{directory} holds {run.contents()}")
-            raise
 
 
 def _train(experiment: GameExperiment, run: RunDirectory, title: str, check: Callable[[], None]) -> dict[str, Played]:

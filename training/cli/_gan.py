@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from ... import nets, optim
 from .. import _gan as losses_of
-from .._game import alternating
+from .._alternating import alternating
 from ._config import Range
 from ._digits import Digits
 from ._experiment import Adam, Described, Sgd, Train, chain_from
@@ -63,9 +63,9 @@ class Loss:
       slope_penalty: weight in the critic's loss of its mean squared slope on data, R1.
     """
 
-    name: Literal["non_saturating", "saturating", "wasserstein", "hinge", "least_squares", "relativistic"] = (
-        "non_saturating"
-    )
+    name: Literal[
+        "non_saturating", "saturating", "wasserstein", "hinge", "least_squares", "relativistic", "relativistic_average"
+    ] = "non_saturating"
     gradient_penalty: Weight = 0.0
     slope_penalty: Weight = 0.0
 

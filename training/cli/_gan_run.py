@@ -22,7 +22,7 @@ from ._config import ConfigError
 from ._digits import NUM_CLASSES
 from ._gan import GanExperiment, images, latents_for
 from ._interrupt import deferred_interrupts
-from ._run import RunDirectory, RunError, load_plots
+from ._run import RunDirectory, RunError, load_plots, run_directory
 from ._task import Losses, Split
 
 NUM_DRAWN = 100
@@ -81,13 +81,8 @@ def gan_train(experiment: GanExperiment, directory: Path, title: str) -> Scores:
         plots, data = load_plots(), experiment.data
         split = data.split(data.load(experiment.seed, experiment.train.batch_size), experiment.seed)
         _check_moves(experiment, len(split.train["y"]))
-        run = RunDirectory(directory)
-        run.save_config(experiment, f"{title}, as it was run.")
-        try:
+        with run_directory(directory, experiment, title) as run:
             return _train(experiment, split, run, plots=plots, title=title, check=check)
-        except BaseException as error:
-            error.add_note(f"{directory} holds {run.contents()}")
-            raise
 
 
 def _train(

@@ -22,7 +22,7 @@ from .._step import step
 from ._experiment import chain_from
 from ._interrupt import deferred_interrupts
 from ._meta import MetaExperiment
-from ._run import RunDirectory, RunError, load_plots
+from ._run import RunDirectory, RunError, load_plots, run_directory
 
 NUM_DRAWN = 4
 NUM_POINTS = 200
@@ -44,13 +44,9 @@ def meta_train(experiment: MetaExperiment, directory: Path, title: str) -> TaskS
       KeyboardInterrupt: between two compiled calls, if Ctrl-C was pressed.
     """
     with deferred_interrupts() as check:
-        plots, run = load_plots(), RunDirectory(directory)
-        run.save_config(experiment, f"{title}, as it was run.")
-        try:
+        plots = load_plots()
+        with run_directory(directory, experiment, title) as run:
             return _train(experiment, run, plots, title, check)
-        except BaseException as error:
-            error.add_note(f"{directory} holds {run.contents()}")
-            raise
 
 
 def _train(

@@ -1,5 +1,6 @@
 """A run: one directory with everything that a person asks for afterwards."""
 
+import contextlib
 import csv
 import io
 import json
@@ -87,6 +88,18 @@ class RunDirectory:
         os.replace(temporary, self.path / "params.npz")
 
 
+@contextlib.contextmanager
+def run_directory(path: Path, experiment: Any, title: str) -> Iterator[RunDirectory]:
+    """A run directory with its config; what ends a run before its time is noted what it leaves there."""
+    run = RunDirectory(path)
+    run.save_config(experiment, f"{title}, as it was run.")
+    try:
+        yield run
+    except BaseException as error:
+        error.add_note(f"{path} holds {run.contents()}")
+        raise
+
+
 def next_directory(root: Path, name: str) -> Path:
     """`root/name`, or the first of `root/name-2`, `root/name-3`, ... that does not exist."""
     path, number = root / name, 1
@@ -113,14 +126,9 @@ def train(experiment: Experiment, directory: Path, title: str) -> dict[str, floa
     with deferred_interrupts() as check:
         plots, losses = load_plots(), Losses(net_of(experiment), experiment.data)
         loaded = losses.task.load(experiment.seed, experiment.train.batch_size)
-        run = RunDirectory(directory)
-        run.save_config(experiment, f"{title}, as it was run.")
-        try:
+        with run_directory(directory, experiment, title) as run:
             split = losses.task.split(loaded, experiment.seed)
             return _train(experiment, losses, split, run=run, plots=plots, title=title, check=check)
-        except BaseException as error:
-            error.add_note(f"{directory} holds {run.contents()}")
-            raise
 
 
 def _train(
