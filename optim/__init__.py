@@ -193,6 +193,7 @@ from ._optax import zero_nans as zero_nans
 from ._oracle import Oracle as Oracle
 from ._oracle import oracle as oracle
 from ._perturbation import SharpnessState as SharpnessState
+from ._project import project as project
 from ._rates import scale_by_rates as scale_by_rates
 from ._rates import scale_by_step_rates as scale_by_step_rates
 from ._sharpness import asam as asam

@@ -16,7 +16,7 @@ Patterns = str | Sequence[str]
 _TOGETHER = 64  # XLA compiles a row of 64 arrays in a third of the time that it takes for one of 3,000
 _NOT_BY_ELEMENT = {
     "adafactor", "adaptive_grad_clip", "centralize", "clip_by_block_rms", "fromage", "lamb", "lars", "lbfgs", "muon",
-    "normalize", "novograd", "scale_by_trust_ratio", "sm3", "soap",
+    "normalize", "novograd", "project", "scale_by_trust_ratio", "sm3", "soap",
 }  # fmt: skip
 _BY_PATH = {"freeze", "masked", "partition"}
 _WITH_A_VIEW = {

@@ -26,6 +26,7 @@ ALLOWED = {  # what each folder may import, beside the standard library and its 
         "jax",
         "numpy",
         "optax",
+        "orbax",
         "rich",
         "renga._call",
         "renga._patterns",
@@ -33,9 +34,31 @@ ALLOWED = {  # what each folder may import, beside the standard library and its 
         "renga.nets",
         "renga.optim",
     },
+    "training/rl": {
+        "brax",
+        "gymnasium",
+        "jax",
+        "numpy",
+        "numpyro",
+        "optax",
+        "renga.nets",
+        "renga.optim",
+        "renga.training",
+    },
     "training/cli": {"PIL", "jax", "numpy", "matplotlib", "sklearn", "renga.nets", "renga.optim", "renga.training"},
 }
-LATE = {"PIL", "dp_accounting", "safetensors", "rich", "matplotlib", "sklearn"}  # extras: imported where they are used
+LATE = {
+    "PIL",
+    "brax",
+    "dp_accounting",
+    "gymnasium",
+    "numpyro",
+    "orbax",
+    "safetensors",
+    "rich",
+    "matplotlib",
+    "sklearn",
+}  # extras: imported where they are used
 
 
 def imports(path: Path, folder: str, *, top_level: bool = False) -> set[str]:
@@ -91,7 +114,7 @@ def test_the_core_imports_without_any_extra_and_under_one_name_only():
 import sys
 class Refuse:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {"sklearn", "matplotlib", "rich", "flax", "haiku", "torch", "chex", "dp_accounting"}:
+        if name.split(".")[0] in {"sklearn", "matplotlib", "rich", "flax", "haiku", "torch", "chex", "dp_accounting", "orbax"}:
             raise ImportError(name)
 sys.meta_path.insert(0, Refuse())
 import renga

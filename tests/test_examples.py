@@ -3,6 +3,7 @@
 import importlib.util
 from pathlib import Path
 
+import jax
 import pytest
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -100,3 +101,14 @@ def test_a_short_private_run_states_accuracy_and_epsilon(capsys):
     printed = capsys.readouterr().out
     assert "epsilon           3.00 at delta 0.0001" in printed
     assert f"private           {found['private']:.1f} %" in printed
+
+
+def test_the_lagrangian_player_meets_the_conditions_of_a_solution():
+    example = load("constrained")
+    found, batch = example.main(num_steps=4000)["a price each"], example.digits()
+    losses, prices = example.losses(found["net"], batch), found["prices"]
+    slope = jax.grad(example.lagrangian)(found, batch, None)["net"]["w"]
+    assert float(losses.max()) < 1.05 * example.BOUND
+    assert float(prices.min()) >= 0
+    assert float(abs(prices * (losses - example.BOUND)).max()) < 0.1 * float(prices.max()) * example.BOUND
+    assert float(abs(slope).max()) < 0.02

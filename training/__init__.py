@@ -96,12 +96,17 @@ where it stands; `adversarial` puts any loss under an attack:
 {'x': True, 'y': True}
 """
 
+from . import rl as rl
 from ._accountant import epsilon as epsilon
 from ._accountant import noise_multiplier as noise_multiplier
 from ._adversarial import adversarial as adversarial
 from ._adversarial import fgsm as fgsm
 from ._adversarial import pgd as pgd
 from ._alternating import alternating as alternating
+from ._checkpoints import CheckpointError as CheckpointError
+from ._checkpoints import Checkpoints as Checkpoints
+from ._checkpoints import CheckpointWarning as CheckpointWarning
+from ._checkpoints import Saved as Saved
 from ._curvature import empirical_fisher_vp as empirical_fisher_vp
 from ._curvature import fisher_vp as fisher_vp
 from ._curvature import ggn_vp as ggn_vp
@@ -117,6 +122,8 @@ from ._diagnostics import tracked as tracked
 from ._ensemble import ensemble as ensemble
 from ._ensemble import join_members as join_members
 from ._ensemble import split_members as split_members
+from ._environment import Environment as Environment
+from ._environment import environment as environment
 from ._estimated import with_gradient as with_gradient
 from ._estimators import evolution_strategies as evolution_strategies
 from ._estimators import forward_gradient as forward_gradient
@@ -147,6 +154,7 @@ from ._implicit import implicit as implicit
 from ._implicit import neumann as neumann
 from ._jacobian import hessian as hessian
 from ._jacobian import jacobian as jacobian
+from ._layerwise import layerwise as layerwise
 from ._loop import loop as loop
 from ._losses import accuracy as accuracy
 from ._losses import binary_cross_entropy as binary_cross_entropy
@@ -175,6 +183,11 @@ from ._predictive import predict_values as predict_values
 from ._private import noised as noised
 from ._private import private as private
 from ._reptile import reptile as reptile
+from ._rollout import Rollout as Rollout
+from ._rollout import RolloutState as RolloutState
+from ._rollout import Trajectory as Trajectory
+from ._rollout import episode_metrics as episode_metrics
+from ._rollout import rollout as rollout
 from ._samples import Modes as Modes
 from ._samples import frechet_distance as frechet_distance
 from ._samples import maximum_mean_discrepancy as maximum_mean_discrepancy

@@ -1,4 +1,4 @@
-"""Losses under attack: the worst inputs near those of the batch."""
+"""Losses under attack: the worst inputs near those of the batch, and the worst weights near those trained."""
 
 from collections.abc import Callable
 from typing import Any, Literal
@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from .._call import recording
-from ._checks import check_count
+from ._checks import check_count, check_radius
+from ._layerwise import WeightAttack
 from ._returned import LossFn, in_form, whole_form
 
 Norm = Literal["linf", "l2"]
@@ -32,7 +33,7 @@ def fgsm(epsilon: float | jax.Array, *, bounds: tuple[float, float] | None = Non
     >>> fgsm(0.1)(lambda x: jnp.sum(x**2), jnp.array([1.0, -2.0]), None).tolist()
     [1.100000023841858, -2.0999999046325684]
     """
-    _check_epsilon("fgsm", epsilon)
+    check_radius("fgsm", "epsilon", epsilon)
 
     def attack(loss_fn: Callable[[jax.Array], jax.Array], x: jax.Array, key: jax.Array | None) -> jax.Array:
         return _within(x + epsilon * jnp.sign(jax.grad(loss_fn)(x)), bounds)
@@ -70,7 +71,7 @@ def pgd(
     >>> attack(lambda x: jnp.sum(x), jnp.zeros((1, 4)), None).round(3).tolist()
     [[0.25, 0.25, 0.25, 0.25]]
     """
-    _check_epsilon("pgd", epsilon)
+    check_radius("pgd", "epsilon", epsilon)
     check_count("pgd", "num_steps", num_steps, at_least=1)
     if norm not in _NORMS:
         raise ValueError(f"pgd: expected norm to be one of {', '.join(_NORMS)}, got {norm!r}")
@@ -93,47 +94,75 @@ def pgd(
 
 @recording
 def adversarial(
-    loss_fn: LossFn, attack: Attack, *, inputs: str = "x", has_aux: bool = False, stateful: bool = False
+    loss_fn: LossFn,
+    attack: Attack | None,
+    *,
+    weights: WeightAttack | None = None,
+    inputs: str = "x",
+    through_attack: bool = False,
+    has_aux: bool = False,
+    stateful: bool = False,
 ) -> LossFn:
-    """The loss on inputs that an attack has moved to where it is largest.
+    """The loss on inputs that an attack has moved to where it is largest, and with weights that one has.
 
     The attack sees the loss of the same parameters, key and state. Its result counts as a constant, as in Danskin's
-    theorem; what of the loss depends on the parameters is differentiated where the attack ended.
+    theorem, unless derivatives are asked for; what of the loss depends on the parameters is differentiated where the
+    attack ended. With `weights` the parameters are attacked in their turn, on the inputs found: SAM's twin, as a loss.
 
-    Source: Madry et al. 2018, https://arxiv.org/abs/1706.06083, equation 2.1.
+    Source: Madry et al. 2018, https://arxiv.org/abs/1706.06083, equation 2.1; of the weights, Wu, Xia, Wang 2020,
+    https://arxiv.org/abs/2004.05884, equation 7.
 
     Args:
       loss_fn: as for `step`.
-      attack: `attack(loss_of_x, x, key) -> x`: `fgsm`, `pgd`, or your own.
+      attack: `attack(loss_of_x, x, key) -> x`: `fgsm`, `pgd`, or your own; None leaves the inputs as they are.
+      weights: `attack(loss_of_params, params) -> params`: `layerwise`, or your own.
       inputs: the name in the batch, a dict, of what is attacked.
+      through_attack: whether derivatives go through the steps of the attacks too. Signs have none.
       has_aux: as for `step`.
-      stateful: as for `step`. The attack leaves the state as it is.
+      stateful: as for `step`. The attacks leave the state as it is.
     Returns:
       A loss of the form of `loss_fn`. It prints, compares and hashes as the call that made it.
     Raises:
-      ValueError: when called, if the batch has no such inputs.
+      ValueError: without any attack; when called, if the batch has no such inputs.
 
     >>> loss_fn = lambda w, batch, key: jnp.mean((batch["x"] * w) ** 2)
     >>> worse = adversarial(loss_fn, fgsm(0.5))
     >>> worse(jnp.array(2.0), {"x": jnp.array([[1.0], [-1.0]])}).item()
     9.0
     """
+    if attack is None and weights is None:
+        raise ValueError("adversarial: expected an attack, on inputs or on weights, got None for both")
     whole = whole_form("adversarial", loss_fn, has_aux, stateful)
+    settle = (lambda tree: tree) if through_attack else lax.stop_gradient
 
     def loss(params: Any, state: Any, batch: Any, key: jax.Array | None) -> Any:
-        if not isinstance(batch, dict) or inputs not in batch:
-            found = sorted(batch) if isinstance(batch, dict) else type(batch).__name__
-            raise ValueError(f"adversarial: expected a batch with {inputs!r}, got {found}")
         attack_key, loss_key = (None, None) if key is None else jax.random.split(key)
-        still = lax.stop_gradient(params)
+        if attack is not None:
+            _check_inputs(batch, inputs)
 
-        def of_inputs(x: jax.Array) -> jax.Array:
-            return whole(still, state, {**batch, inputs: x}, loss_key)[0]
+            def of_inputs(x: jax.Array) -> jax.Array:
+                return whole(settle(params), state, {**batch, inputs: x}, loss_key)[0]
 
-        moved = lax.stop_gradient(attack(of_inputs, lax.stop_gradient(batch[inputs]), attack_key))
-        return whole(params, state, {**batch, inputs: moved}, loss_key)
+            batch = {**batch, inputs: settle(attack(of_inputs, settle(batch[inputs]), attack_key))}
+        if weights is not None:
+
+            def of_weights(params: Any) -> jax.Array:
+                return whole(params, state, batch, loss_key)[0]
+
+            moved = settle(weights(of_weights, settle(params)))
+            # The derivative by the weights is that at the weights moved, as SAM's is.
+            params = (
+                moved if through_attack else jax.tree.map(lambda w, to: w + (to - lax.stop_gradient(w)), params, moved)
+            )
+        return whole(params, state, batch, loss_key)
 
     return in_form(loss, has_aux, stateful)
+
+
+def _check_inputs(batch: Any, inputs: str) -> None:
+    if not isinstance(batch, dict) or inputs not in batch:
+        found = sorted(batch) if isinstance(batch, dict) else type(batch).__name__
+        raise ValueError(f"adversarial: expected a batch with {inputs!r}, got {found}")
 
 
 def _to_l2(x: jax.Array) -> jax.Array:
@@ -167,8 +196,3 @@ _NORMS: dict[str, Any] = {
 
 def _within(x: jax.Array, bounds: tuple[float, float] | None) -> jax.Array:
     return x if bounds is None else jnp.clip(x, *bounds)
-
-
-def _check_epsilon(name: str, epsilon: Any) -> None:
-    if isinstance(epsilon, int | float) and epsilon < 0:
-        raise ValueError(f"{name}: expected epsilon to be at least 0, got {epsilon}")

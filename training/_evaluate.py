@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from ._data import in_order, num_examples
+from ._interrupts import check_interrupts
 
 
 def evaluate(
@@ -38,6 +39,7 @@ def evaluate(
     compiled = jax.jit(metrics_fn)
     sums: dict[str, Any] = {}
     for batch in in_order(data, batch_size):
+        check_interrupts()
         metrics = compiled(*args, batch)
         if not isinstance(metrics, dict):
             raise TypeError(f"evaluate: expected metrics_fn to return a dict, got {type(metrics).__name__}")

@@ -11,10 +11,14 @@ import numpy as np
 from jax import lax
 from jax.extend.core import Jaxpr, jaxprs_in_params
 
+from ._checkpoints import Checkpoints
 from ._checks import check_count
 from ._data import Resumable
 from ._guarded import NotFiniteError, told_apart
+from ._interrupts import check_interrupts
+from ._keeping import HALF_A_MINUTE, Every, keeping
 from ._progress import Progress
+from ._run import check_checkpoints, columns, taken_up
 from ._state import TrainState
 
 Step = Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]
@@ -31,6 +35,8 @@ def fit(
     report_every: int = 100,
     evaluate: Callable[[TrainState], dict[str, float]] | None = None,
     on_report: Callable[[Row, TrainState], None] | None = None,
+    checkpoints: Checkpoints | None = None,
+    checkpoint_every: Every = HALF_A_MINUTE,
     progress: bool = True,
 ) -> tuple[TrainState, list[Row]]:
     """Runs a step over batches.
@@ -39,24 +45,37 @@ def fit(
     train state that you gave stays valid. Between reports nothing is fetched from the device. The numbers are the
     same for every `steps_per_call`, up to rounding.
 
+    With `checkpoints`, the run is saved from time to time and at its end, and taken up from the last checkpoint if
+    there is one: the same program, run again after whatever stopped it, makes the steps that are left, and ends with
+    the very numbers and the history of a run that nothing stopped, however often either was saved. Ctrl-C and SIGTERM
+    then wait for the end of a call of steps, or of a batch of `training.evaluate`, and the run is saved before they are
+    answered; a second one does not wait.
+
     Args:
       step: `(train_state, batch) -> (train_state, metrics)`, from `training.step` say. It is compiled once for
         equal steps, over several calls of `fit`.
       train_state: where to start.
       batches: pytrees of arrays, all of one shape. What has a method `starting_at(step)`, as `training.batches` and
-        `poisson_batches` have, is taken up at `train_state.step`; anything else from where it stands.
-      num_steps: how many steps to make; fewer if the batches end before.
+        `poisson_batches` have, is taken up at `train_state.step`; anything else from where it stands, and not with
+        `checkpoints`.
+      num_steps: how many steps to make, those before a checkpoint included; fewer if the batches end before.
       steps_per_call: steps a dispatch. More of them cost memory for as many batches, and hide more of Python. By
         default 10, or 1 where the step convolves on a CPU: see `default_steps_per_call`.
       report_every: steps between reports.
       evaluate: `evaluate(train_state) -> metrics`, called at each report; its metrics join the report's.
       on_report: `on_report(row, train_state)`, called at each report: to log and to save. Copy what you keep of the
         train state, since its buffers are reused.
+      checkpoints: where to save the run, and to take it up: a directory for this run alone.
+      checkpoint_every: steps, or a `datetime.timedelta`, between two checkpoints. It is saved after the call of steps
+        in which that falls.
       progress: whether to print reports, with rate and time left.
     Returns:
       The train state, and the history: a row a report, `{"step": ..., metric: mean since the last report, ...}`.
     Raises:
-      ValueError: if a count is below 1, batches differ in shape, or a metric is no scalar.
+      ValueError: if a count is below 1, batches differ in shape, a metric is no scalar, or the checkpoints are those of
+        another run or network.
+      TypeError: if there are checkpoints, and the batches cannot be taken up at a step.
+      CheckpointError: if a checkpoint could not be written, or all are damaged.
       NotFiniteError: after a report, if a `guarded` step met NaN or infinity; it holds the last good train state.
 
     >>> net = nets.linear(1)
@@ -72,44 +91,48 @@ def fit(
     counts = {"num_steps": num_steps, "report_every": report_every}
     for name, count in (counts if steps_per_call is None else counts | {"steps_per_call": steps_per_call}).items():
         check_count("fit", name, count, at_least=1)
-    train_state = jax.tree.map(jnp.copy, train_state)
-    start = int(train_state.step)
-    stream = batches.starting_at(start) if isinstance(batches, Resumable) else iter(batches)
-    first = next(stream, None)
-    if first is None:
-        return train_state, []
-    stream = itertools.chain([first], stream)
-    steps_per_call = steps_per_call or default_steps_per_call(step, train_state, first)
-    shown = Progress(start, start + num_steps) if progress else None
-    history: list[Row] = []
-    seen: list[dict[str, jax.Array]] = []
+    check_checkpoints(checkpoints, checkpoint_every, batches)
+    run = taken_up(train_state, checkpoints, num_steps)
+    stream = batches.starting_at(run.step) if isinstance(batches, Resumable) else iter(batches)
+    first = None if run.done == num_steps else next(stream, None)
+    if progress and run.done:
+        print(f"taken up at step {run.step}", flush=True)
+    shown = Progress(run.step, run.start + num_steps) if progress and (first is not None or run.seen) else None
 
-    def report(step_now: int) -> None:
-        metrics, broken = told_apart(_means(seen))
-        row = {"step": step_now} | metrics | (evaluate(train_state) if evaluate else {})
-        seen.clear()
-        history.append(row)
+    def report() -> None:
+        metrics, broken = told_apart(_means(run.seen))
+        row = {"step": run.step} | metrics | (evaluate(run.train_state) if evaluate else {})
+        run.seen.clear()
+        run.history.append(row)
         if shown:
             shown.report(row)
         if on_report:
-            on_report(row, train_state)
+            on_report(row, run.train_state)
         if broken:
-            raise NotFiniteError(broken, jax.tree.map(jnp.copy, train_state))
+            raise NotFiniteError(broken, jax.tree.map(jnp.copy, run.train_state))
 
-    done = 0
+    def report_if_due() -> None:
+        if run.seen and (run.done % report_every == 0 or run.done == num_steps):
+            report()
+
     try:
-        for chunk in _chunks(stream, num_steps, steps_per_call, report_every):
-            train_state, metrics = _run_steps(step, train_state, chunk)
-            seen.append(metrics)
-            done += len(chunk)
-            if done % report_every == 0 or done == num_steps:
-                report(start + done)
-        if seen:  # the batches ended between two reports
-            report(start + done)
+        with keeping(checkpoints, checkpoint_every, run.place, begin=run.step, saved=run.saved) as offer:
+            report_if_due()  # of a run that was stopped just before a report
+            if first is not None:
+                size = steps_per_call or default_steps_per_call(step, run.train_state, first)
+                for chunk in _chunks(itertools.chain([first], stream), run.done, num_steps, size, report_every):
+                    run.train_state, metrics = _run_steps(step, run.train_state, chunk)
+                    run.seen.append(metrics)
+                    run.done += len(chunk)
+                    check_interrupts()
+                    report_if_due()
+                    offer(run.step)
+            if run.seen:  # the batches ended between two reports
+                report()
     finally:
         if shown:
             shown.close()
-    return train_state, history
+    return run.train_state, run.history
 
 
 def default_steps_per_call(step: Step, train_state: TrainState, batch: Any) -> int:
@@ -150,9 +173,10 @@ def primitives(jaxpr: Jaxpr) -> set[str]:
     return names.union(*(primitives(sub) for eqn in jaxpr.eqns for sub in jaxprs_in_params(eqn.params)))
 
 
-def _chunks(stream: Iterator[Any], num_steps: int, steps_per_call: int, report_every: int) -> Iterator[list[Any]]:
+def _chunks(
+    stream: Iterator[Any], done: int, num_steps: int, steps_per_call: int, report_every: int
+) -> Iterator[list[Any]]:
     """Batches in the groups that go into one dispatch; no group crosses a report."""
-    done = 0
     while done < num_steps:
         size = min(steps_per_call, report_every - done % report_every, num_steps - done)
         chunk = list(itertools.islice(stream, size))
@@ -173,6 +197,4 @@ def _stack(chunk: list[Any]) -> Any:
 
 
 def _means(seen: list[dict[str, jax.Array]]) -> Row:
-    fetched = jax.device_get(seen)
-    wide = {name: [np.atleast_1d(metrics[name]).astype(np.float64) for metrics in fetched] for name in fetched[0]}
-    return {name: float(np.concatenate(values).mean()) for name, values in wide.items()}
+    return {name: float(column.mean()) for name, column in columns(jax.device_get(seen)).items()}

@@ -233,7 +233,7 @@ def test_ctrl_c_stops_a_run_between_two_calls(renga, monkeypatch):
     answer = renga("train", "gan_ring", "--out", "run", *SMALL)
     assert (answer.code, answer.err) == (
         130,
-        "\nrenga: stopped. run holds config.toml, metrics.csv, metrics.jsonl, params.npz\n",
+        "\nrenga: stopped. run holds checkpoints, config.toml, metrics.csv, metrics.jsonl, params.npz\n",
     )
     assert {name.split("/")[0] for name in arrays(Path("run"))} == {"rmsprop"}
 

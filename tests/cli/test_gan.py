@@ -17,7 +17,7 @@ from renga.training import cli
 from renga.training.cli import _gan_run, _plots
 from renga.training.cli._config import load, override
 from renga.training.cli._gan import Field, GanExperiment, Loss
-from renga.training.cli._run import by_path
+from renga.training.cli._directory import by_path
 
 from .test_run import arrays, names, rows, setting
 

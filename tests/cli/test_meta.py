@@ -18,7 +18,7 @@ from renga.training import cli
 from renga.training.cli import _meta_run
 from renga.training.cli._config import load
 from renga.training.cli._methods import Maml, Regressor, Reptile, Sinusoids, uniform_mlp, with_context
-from renga.training.cli._run import by_path
+from renga.training.cli._directory import by_path
 
 from .test_run import arrays, names, rows, setting
 
@@ -153,7 +153,7 @@ def test_a_run_that_diverges_fails_at_its_first_report_without_a_number(renga):
     assert answer.code == 1
     assert re.fullmatch(
         r"renga: step 2: expected finite losses, got loss_0 (nan|inf), loss_1 (nan|inf)\. A smaller method.inner_rate "
-        r"or optim.learning_rate may help\. run holds config.toml, metrics.csv, metrics.jsonl\n",
+        r"or optim.learning_rate may help\. run holds checkpoints, config.toml, metrics.csv, metrics.jsonl\n",
         answer.err,
     )
 
@@ -173,7 +173,7 @@ def test_ctrl_c_stops_a_run_between_two_calls(renga, monkeypatch):
     answer = renga("train", "maml_sinusoid", "--out", "run", *SMALL, *setting("train.steps_per_call=2"))
     assert (answer.code, answer.err) == (
         130,
-        "\nrenga: stopped. run holds config.toml, metrics.csv, metrics.jsonl, params.npz\n",
+        "\nrenga: stopped. run holds checkpoints, config.toml, metrics.csv, metrics.jsonl, params.npz\n",
     )
     assert [row["step"] for row in rows(Path("run"))] == [2]
 

@@ -21,10 +21,10 @@ import pytest
 
 import renga as package
 from renga.training import cli
-from renga.training.cli import _run
+from renga.training.cli import _directory, _run
 from renga.training.cli._config import load, read
 from renga.training.cli._experiment import Digits, Experiment, Mlp, Sgd, Train
-from renga.training.cli._interrupt import deferred_interrupts
+from renga.training._interrupts import deferred_interrupts
 
 FILES = ["config.toml", "curves.png", "metrics.csv", "metrics.jsonl", "misclassified.png", "params.npz"]
 SMALL = ['net={name="mlp", hidden=[4]}', "train={num_steps=20, report_every=10, batch_size=8}"]
@@ -106,7 +106,7 @@ def test_the_parameters_are_arrays_by_path(finished):
         "mlp/layers/1/b": (10,),
     }
     net = Mlp(hidden=(4,)).build(10)
-    assert list(_run.by_path(net.init(jax.random.key(0), Digits().example["x"]))) == list(shapes)
+    assert list(_directory.by_path(net.init(jax.random.key(0), Digits().example["x"]))) == list(shapes)
 
 
 @pytest.mark.parametrize("name", ["curves.png", "misclassified.png"])
@@ -184,7 +184,7 @@ def test_a_run_that_diverges_fails_and_keeps_the_parameters_of_the_last_finite_r
     assert None in last.values()  # JSON has no NaN
     assert re.fullmatch(
         rf"renga: step {last['step']}: expected finite metrics, got .*(nan|inf)\. A smaller optim.learning_rate, .*"
-        r"\. run holds config.toml, metrics.csv, metrics.jsonl, params.npz\n",
+        r"\. run holds checkpoints, config.toml, metrics.csv, metrics.jsonl, params.npz\n",
         answer.err,
     )
     before = setting(*SMALL, unstable, "train.report_every=1", f"train.num_steps={finite[-1]['step']}")
@@ -201,7 +201,7 @@ def test_a_failure_that_nobody_foresaw_is_one_line_and_a_traceback_where_asked(r
     monkeypatch.setattr(_run, "fit", fit)
     answer = renga("train", "--out", "run", *setting(*SMALL))
     assert answer.code == 1
-    expected = "renga: OSError: the disk is full (--traceback shows where). run holds config.toml, metrics.jsonl\n"
+    expected = "renga: OSError: the disk is full (--traceback shows where). run holds checkpoints, config.toml, metrics.jsonl\n"
     assert answer.err == expected
     asked = renga("train", "--out", "asked", "--traceback", *setting(*SMALL))
     assert asked.code == 1
@@ -237,7 +237,7 @@ def test_ctrl_c_stops_a_run_and_leaves_the_last_report(tmp_path):
         assert next(line for line in running.stdout if line.startswith("step      20/1000000"))
         running.send_signal(signal.SIGINT)
         _, err = running.communicate(timeout=60)
-    assert err == "\nrenga: stopped. run holds config.toml, metrics.csv, metrics.jsonl, params.npz\n"
+    assert err == "\nrenga: stopped. run holds checkpoints, config.toml, metrics.csv, metrics.jsonl, params.npz\n"
     assert running.returncode == 130
     steps = [row["step"] for row in rows(tmp_path / "run")]
     assert steps == list(range(10, 10 * len(steps) + 10, 10))
@@ -250,7 +250,7 @@ def test_a_run_whose_reader_has_gone_says_what_it_leaves(tmp_path):
         _, err = running.communicate(timeout=60)
     assert (running.returncode, err) == (
         141,
-        "renga: standard output was closed. run holds config.toml, metrics.jsonl\n",
+        "renga: standard output was closed. run holds checkpoints, config.toml, metrics.jsonl\n",
     )
 
 

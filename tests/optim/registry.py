@@ -26,6 +26,11 @@ def plain_sgd(learning_rate: float, *, momentum: float = 0.0) -> optax.GradientT
     return optax.chain(optax.trace(momentum), optax.scale(-learning_rate))
 
 
+def centred(params: Any) -> Any:
+    """The nearest point of a set: all that have a mean of zero in every array."""
+    return jax.tree.map(lambda leaf: leaf - leaf.mean(), params)
+
+
 BY_PATH = {"**/w": "slow", "**": "fast"}
 cosine = optim.cosine_decay_schedule
 falling = optim.linear_schedule
@@ -129,6 +134,7 @@ LINKS: dict[str, Callable[[], Link]] = {
     "clip": lambda: optim.clip(0.01),
     "clip_by_block_rms": lambda: optim.clip_by_block_rms(0.01),
     "clip_by_global_norm": lambda: optim.clip_by_global_norm(0.01),
+    "project": lambda: optim.chain(optim.sgd(0.1), optim.project(centred)),
     "zero_nans": lambda: optim.zero_nans(),
     # Parts of optimizers
     "add_decayed_weights": lambda: optim.add_decayed_weights(0.1),

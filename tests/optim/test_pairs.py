@@ -35,6 +35,7 @@ AS_A_WHOLE = {
     "masked",
     "partition",
     "past_extragradient",
+    "project",
     "soap",
 }
 REFUSED: dict[str, tuple[Callable[[Any], Any], str]] = {

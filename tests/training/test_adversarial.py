@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.test_util import check_grads
 
 from renga import nets, optim, training
-from renga.training import adversarial, fgsm, pgd
+from renga.training import adversarial, fgsm, layerwise, pgd
 
 W = jnp.array([3.0, -4.0, 0.0])
 X = jax.random.normal(jax.random.key(0), (5, 3))
@@ -111,3 +112,75 @@ def test_a_loss_under_attack_is_its_call():
 def test_attacks_that_cannot_be_are_refused(build: Any, message: str):
     with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
         build()
+
+
+def curved_loss(params: Any, batch: Any, key: Any) -> jax.Array:
+    return jnp.mean((jnp.tanh(batch["x"] @ params["w"]) * params["scale"] - batch["y"]) ** 2)
+
+
+PARAMS = {"w": W / 3, "scale": jnp.array(2.0)}
+BATCH = {"x": X, "y": jnp.ones(5)}
+
+
+def test_one_step_in_one_array_is_sam_of_the_same_radius():
+    def of_w(w: jax.Array, batch: Any, key: Any) -> jax.Array:
+        return curved_loss({**PARAMS, "w": w}, batch, key)
+
+    w, rho = PARAMS["w"], 0.1 * float(jnp.linalg.norm(PARAMS["w"]))
+    found = jax.grad(adversarial(of_w, None, weights=layerwise(0.1)))(w, BATCH)
+    link = optim.sam(rho)
+
+    def grad_fn(params: jax.Array) -> jax.Array:
+        return jax.grad(of_w)(params, BATCH, None)
+
+    expected: Any = link.update(grad_fn(w), link.init(w), w, grad_fn=grad_fn)[0]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_every_array_moves_by_its_share_of_its_own_norm():
+    moved = layerwise(0.1, num_steps=4)(lambda params: curved_loss(params, BATCH, None), PARAMS)
+    for name, start in PARAMS.items():
+        np.testing.assert_allclose(jnp.linalg.norm(moved[name] - start), 0.1 * jnp.linalg.norm(start), 1e-5)
+    only = layerwise(0.1, weights="scale")(lambda params: curved_loss(params, BATCH, None), PARAMS)
+    np.testing.assert_array_equal(only["w"], PARAMS["w"])
+    assert only["scale"] != PARAMS["scale"]
+
+
+def test_weights_are_attacked_on_the_inputs_that_were_found():
+    found = adversarial(curved_loss, fgsm(0.2), weights=layerwise(0.1))(PARAMS, BATCH)
+    x = fgsm(0.2)(lambda x: curved_loss(PARAMS, {**BATCH, "x": x}, None), X, None)
+    worse = {**BATCH, "x": x}
+    moved = layerwise(0.1)(lambda params: curved_loss(params, worse, None), PARAMS)
+    np.testing.assert_allclose(found, curved_loss(moved, worse, None), rtol=1e-6)
+    assert found > adversarial(curved_loss, fgsm(0.2))(PARAMS, BATCH) > curved_loss(PARAMS, BATCH, None)
+
+
+def test_weights_where_the_loss_is_flat_stay_and_nothing_is_nan():
+    flat = adversarial(lambda params, batch, key: 0.0 * jnp.sum(params), None, weights=layerwise(0.1, num_steps=2))
+    assert jax.grad(flat)(jnp.zeros(3), None).tolist() == [0, 0, 0]
+
+
+def test_derivatives_go_through_the_attacks_on_request():
+    with jax.enable_x64(True):
+        params = jax.tree.map(lambda leaf: leaf.astype(float), PARAMS)
+        batch = {"x": X.astype(float), "y": jnp.ones(5)}
+        attack = pgd(0.1, 3, norm="l2", random_start=False)
+        whole = adversarial(curved_loss, attack, weights=layerwise(0.05, num_steps=2), through_attack=True)
+        check_grads(lambda params: whole(params, batch), (params,), order=1, modes=("rev",), rtol=1e-5)
+        constant = adversarial(curved_loss, attack, weights=layerwise(0.05, num_steps=2))
+        np.testing.assert_allclose(whole(params, batch), constant(params, batch))
+        assert abs(jax.grad(whole)(params, batch)["scale"] - jax.grad(constant)(params, batch)["scale"]) > 1e-4
+
+
+def refused(message: str) -> Any:
+    return pytest.raises(ValueError, match=f"^{re.escape(message)}")
+
+
+def test_no_attack_at_all_and_weights_that_are_not_there_are_refused():
+    with refused("adversarial: expected an attack, on inputs or on weights, got None for both"):
+        adversarial(curved_loss, None)
+    with refused("layerwise: expected gamma to be at least 0, got -0.1"):
+        layerwise(-0.1)
+    worse = adversarial(curved_loss, None, weights=layerwise(0.1, weights="**/kernel"))
+    with refused("layerwise: weights: expected a pattern that matches a path, got '**/kernel'. There are"):
+        worse(PARAMS, BATCH)

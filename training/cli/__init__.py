@@ -1,24 +1,35 @@
-"""The command line: `renga train`, `renga list`, `renga summary`.
+"""The command line: `renga train`, `renga resume`, `renga list`, `renga summary`.
 
     renga train configs/digits_convnet.toml --set optim.rho=0.1
+    renga resume runs/digits_convnet
 
 A config that cannot be run is refused by its dotted path before anything is compiled, with exit code 2. A run that
-fails exits with 1, one that is stopped from the keyboard with 130; both say what they leave in their directory. When
-nobody reads the output any more, as under `| head -1`, the exit code is 141, as of any program.
+fails exits with 1, one that is stopped from the keyboard with 130, by SIGTERM with 143; all say what they leave in
+their directory. Every run is saved now and then, and before it answers to one of the last two: `renga resume` goes on
+with one that was stopped in whatever way, and ends with the same numbers. When nobody reads the output any more, as
+under `| head -1`, the exit code is 141, as of any program.
 """
 
 import argparse
+import contextlib
+import datetime
+import functools
 import importlib.resources
 import itertools
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from ... import nets
+from .._checkpoints import CheckpointError, CheckpointWarning
+from .._interrupts import Terminated
+from .._keeping import HALF_A_MINUTE
 from ._config import ConfigError, load, nearest, override, read
+from ._directory import Opened, RunError, config_of, new_run, next_directory, old_run
 from ._experiment import Experiment
 from ._game import GameExperiment
 from ._game_methods import Grid, Ring
@@ -28,7 +39,7 @@ from ._gan_run import gan_train
 from ._meta import MetaExperiment
 from ._meta_run import meta_train
 from ._methods import Sinusoids
-from ._run import RunError, next_directory, train
+from ._run import train
 from ._task import inputs_of
 
 DEFAULT_CONFIG = "digits_convnet"
@@ -48,14 +59,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
     options = _options(arguments)
     try:
-        options.command(options)
+        with _warnings_on_one_line():
+            options.command(options)
         sys.stdout.flush()  # here, where a closed pipe can be answered
     except ConfigError as error:
         return _fail(error, 2)
-    except RunError as error:
+    except (RunError, CheckpointError) as error:
         return _fail(error, 1)
     except KeyboardInterrupt as error:
         return _fail(error, 130, "\nrenga: stopped")
+    except Terminated as error:
+        return _fail(error, 143, "\nrenga: terminated")
     except BrokenPipeError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at exit
         return _fail(error, 141, "renga: standard output was closed") if _notes(error) else 141
@@ -73,6 +87,23 @@ def _fail(error: BaseException, code: int, line: str | None = None) -> int:
     return code
 
 
+@contextlib.contextmanager
+def _warnings_on_one_line() -> Iterator[None]:
+    """What checkpoints warn of, as errors are said."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", CheckpointWarning)
+        show = warnings.showwarning
+
+        def say(message: Any, category: Any, *rest: Any, **named: Any) -> None:
+            if issubclass(category, CheckpointWarning):
+                print(f"renga: {message}", file=sys.stderr)
+            else:
+                show(message, category, *rest, **named)
+
+        warnings.showwarning = say
+        yield
+
+
 def _notes(error: BaseException) -> list[str]:
     """What the run noted; JAX's own notes have several lines."""
     return [note for note in getattr(error, "__notes__", []) if "\n" not in note]
@@ -85,36 +116,65 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, command, help_text in (
         ("train", _train, "train as a config says, and leave a run directory"),
+        ("resume", _resume, "go on with a run that was stopped"),
         ("summary", _summary, "print the network of a config as a table"),
         ("list", _list, "list the configs"),
     ):
         sub = commands.add_parser(name, help=help_text, description=help_text, allow_abbrev=False)
         sub.set_defaults(command=command, refuse=sub.error)
         sub.add_argument("--traceback", action="store_true", help="show where an unexpected error comes from")
-        if name != "list":
+        if name == "resume":
+            sub.add_argument("run", type=Path, metavar="RUN_DIRECTORY", help="the directory that renga train left")
+        elif name != "list":
             help_text = f"path or name ({DEFAULT_CONFIG} unless given)"
             sub.add_argument("config", nargs="?", default=DEFAULT_CONFIG, help=help_text)
             help_text = "replace a value, by dotted key, as often as needed"
             sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=help_text)
         if name == "train":
             sub.add_argument("--out", type=Path, help="run directory (runs/NAME unless given)")
+        if name in ("train", "resume"):
+            help_text = f"time between two checkpoints ({HALF_A_MINUTE.seconds} unless given); no result depends on it"
+            sub.add_argument(
+                "--checkpoint-every", type=_seconds, default=HALF_A_MINUTE, metavar="SECONDS", help=help_text
+            )
     options, unknown = parser.parse_known_args(arguments)
     if unknown:
         options.refuse(f"unrecognized arguments: {' '.join(unknown)}")  # with the usage of the command
     return options
 
 
+def _seconds(word: str) -> datetime.timedelta:
+    """A time, from a word of the command line."""
+    try:
+        seconds = datetime.timedelta(seconds=float(word))
+    except (ValueError, OverflowError):
+        seconds = datetime.timedelta(-1)
+    if seconds < datetime.timedelta(0):
+        raise argparse.ArgumentTypeError(f"expected seconds, got {word!r}")
+    return seconds
+
+
 def _train(options: argparse.Namespace) -> None:
     path, experiment = _read(options)
     directory = options.out or next_directory(Path("runs"), path.stem)
+    _run(experiment, directory, path.stem, functools.partial(new_run, every=options.checkpoint_every))
+
+
+def _resume(options: argparse.Namespace) -> None:
+    config, title = config_of(options.run)
+    experiment = read_experiment(load(config))
+    _run(experiment, options.run, title, functools.partial(old_run, every=options.checkpoint_every))
+
+
+def _run(experiment: Any, directory: Path, title: str, opened: Opened) -> None:
     if isinstance(experiment, MetaExperiment):
-        meta_train(experiment, directory, path.stem)
+        meta_train(experiment, directory, title, opened=opened)
     elif isinstance(experiment, GameExperiment):
-        game_train(experiment, directory, path.stem)
+        game_train(experiment, directory, title, opened=opened)
     elif isinstance(experiment, GanExperiment):
-        gan_train(experiment, directory, path.stem)
+        gan_train(experiment, directory, title, opened=opened)
     else:
-        train(experiment, directory, path.stem)
+        train(experiment, directory, title, opened=opened)
 
 
 def _summary(options: argparse.Namespace) -> None:

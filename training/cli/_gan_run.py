@@ -1,8 +1,8 @@
 """A run of a GAN: samples judged by a classifier of the digits, pictures of them, and how they came about."""
 
 import csv
+import io
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,15 +14,17 @@ from ... import nets, optim
 from .._data import batches
 from .._fit import fit
 from .._guarded import NotFiniteError, guarded
+from .._interrupts import deferred_interrupts
 from .._losses import accuracy
 from .._samples import frechet_distance
+from .._sealed import write_whole
 from .._state import TrainState, init
 from .._step import step
 from ._config import ConfigError
 from ._digits import NUM_CLASSES
+from ._directory import CHECKPOINTS, Opened, RunDirectory, RunError, new_run
 from ._gan import GanExperiment, images, latents_for
-from ._interrupt import deferred_interrupts
-from ._run import RunDirectory, RunError, load_plots, run_directory
+from ._run import load_plots, rows_of
 from ._task import Losses, Split
 
 NUM_DRAWN = 100
@@ -63,40 +65,40 @@ class Scores(NamedTuple):
         return int((self.shares >= ENOUGH).sum())
 
 
-def gan_train(experiment: GanExperiment, directory: Path, title: str) -> Scores:
+def gan_train(experiment: GanExperiment, directory: Path, title: str, *, opened: Opened = new_run) -> Scores:
     """Trains as a config says, and leaves a run directory.
 
     Args:
       experiment: the config.
       directory: where to leave it.
       title: what the pictures are headed with.
+      opened: a new directory, or that of a run to go on with.
     Returns:
       The scores of the last samples.
     Raises:
       ConfigError: if something cannot be run, before anything is compiled.
       RunError: if a player is no longer finite; the last good parameters are kept.
-      KeyboardInterrupt: between two steps, if Ctrl-C was pressed.
+      KeyboardInterrupt: between two calls of steps, if Ctrl-C was pressed; the run is saved.
     """
-    with deferred_interrupts() as check:
+    with deferred_interrupts():
         plots, data = load_plots(), experiment.data
         split = data.split(data.load(experiment.seed, experiment.train.batch_size), experiment.seed)
         _check_moves(experiment, len(split.train["y"]))
-        with run_directory(directory, experiment, title) as run:
-            return _train(experiment, split, run, plots=plots, title=title, check=check)
+        with opened(directory, experiment, title) as run:
+            return _train(experiment, split, run, plots=plots, title=title)
 
 
-def _train(
-    experiment: GanExperiment, split: Split, run: RunDirectory, *, plots: Any, title: str, check: Callable[[], None]
-) -> Scores:
+def _train(experiment: GanExperiment, split: Split, run: RunDirectory, *, plots: Any, title: str) -> Scores:
     for player, net in experiment.players.items():
         print(f"{player:<9} {net}")
     print(f"chain     {experiment.chain}\nturns     {', '.join(f'{p} {n}' for p, n in experiment.turns.items())}")
     print(f"images    {len(split.train['y'])} to train on, {len(split.test['y'])} held out")
     judge = train_judge(experiment, split)
     print(f"judge     {accuracy_line(judge)}\nrun       {run.path}", flush=True)
-    start, frames = time.perf_counter(), []
-    train_state, history = _fit(experiment, split, judge, run=run, frames=frames, check=check)
+    start = time.perf_counter()
+    train_state, history = _fit(experiment, split, judge, run)
     seconds = time.perf_counter() - start
+    frames = [np.load(_frame(run, row["step"])) for row in history]
     plots.images(frames[-1], run.path / "samples.png")
     plots.animation(frames, run.path / "samples.gif")
     plots.players(history, run.path / "curves.png", title)
@@ -167,25 +169,20 @@ def begin(experiment: GanExperiment) -> TrainState:
 
 
 def _fit(
-    experiment: GanExperiment,
-    split: Split,
-    judge: Judge,
-    *,
-    run: RunDirectory,
-    frames: list[np.ndarray],
-    check: Callable[[], None],
+    experiment: GanExperiment, split: Split, judge: Judge, run: RunDirectory
 ) -> tuple[TrainState, list[dict[str, float]]]:
     key, train = jax.random.key(experiment.seed), experiment.train
     shown = latents_for(jax.random.fold_in(key, 7), NUM_DRAWN, experiment)
-
-    def feed() -> Iterator[dict[str, np.ndarray]]:
-        x = {"x": split.train["x"]}
-        for batch in batches(x, train.batch_size * experiment.num_moves, key=jax.random.fold_in(key, 4)):
-            check()  # between two steps, where nothing of JAX is under way
-            yield batch
+    size, checkpoints = train.batch_size * experiment.num_moves, run.checkpoints()
+    feed = batches({"x": split.train["x"]}, size, key=jax.random.fold_in(key, 4))
+    run.log_again(rows_of(checkpoints))
 
     def test(train_state: TrainState) -> dict[str, float]:
-        frames.append(np.asarray(averaged_images(experiment, train_state, shown)))
+        held = io.BytesIO()
+        np.save(held, averaged_images(experiment, train_state, shown))
+        frame = _frame(run, int(train_state.step))
+        frame.parent.mkdir(exist_ok=True)
+        write_whole(frame, held.getvalue())
         scores = judged(experiment, judge, train_state)
         return {"classes": scores.classes, "frechet": scores.frechet}
 
@@ -195,8 +192,9 @@ def _fit(
 
     try:
         return fit(
-            guarded(experiment.step()), begin(experiment), feed(),
+            guarded(experiment.step()), begin(experiment), feed,
             num_steps=train.num_steps, report_every=train.report_every, evaluate=test, on_report=keep,
+            checkpoints=checkpoints, checkpoint_every=run.every,
         )  # fmt: skip
     except NotFiniteError as error:
         raise RunError(
@@ -204,6 +202,11 @@ def _fit(
             f"infinity in the next. A smaller {error.players[0]}.optim.learning_rate may help. The parameters of this "
             "step are kept"
         ) from None
+
+
+def _frame(run: RunDirectory, step: float) -> Path:
+    """What was drawn at a report; kept as checkpoints are, since the animation needs all of them."""
+    return run.path / CHECKPOINTS / "frames" / f"{step:.0f}.npy"
 
 
 def _check_moves(experiment: GanExperiment, num: int) -> None:

@@ -14,53 +14,55 @@ import numpy as np
 
 from ... import nets
 from .._evaluate_tasks import TaskScores, evaluate_tasks
+from .._interrupts import check_interrupts, deferred_interrupts
+from .._keeping import Place, keeping
 from .._loop import loop
 from .._losses import squared_error
 from .._progress import Progress
+from .._run import settled
 from .._state import TrainState, init
 from .._step import step
+from ._directory import Opened, RunDirectory, RunError, new_run
 from ._experiment import chain_from
-from ._interrupt import deferred_interrupts
 from ._meta import MetaExperiment
-from ._run import RunDirectory, RunError, load_plots, run_directory
+from ._run import load_plots
 
 NUM_DRAWN = 4
 NUM_POINTS = 200
 DRAWN_STEPS = (0, 1, 5, 10)
 
 
-def meta_train(experiment: MetaExperiment, directory: Path, title: str) -> TaskScores:
+def meta_train(experiment: MetaExperiment, directory: Path, title: str, *, opened: Opened = new_run) -> TaskScores:
     """Trains as a config says, tests, and leaves a run directory.
 
     Args:
       experiment: the config.
       directory: where to leave it.
       title: what the picture is headed with.
+      opened: a new directory, or that of a run to go on with.
     Returns:
       The scores, their arrays with an axis of seeds in front.
     Raises:
       ConfigError: if something cannot be run, before anything is compiled.
       RunError: if the loss is no longer finite.
-      KeyboardInterrupt: between two compiled calls, if Ctrl-C was pressed.
+      KeyboardInterrupt: between two compiled calls, if Ctrl-C was pressed; the run is saved.
     """
-    with deferred_interrupts() as check:
+    with deferred_interrupts():
         plots = load_plots()
-        with run_directory(directory, experiment, title) as run:
-            return _train(experiment, run, plots, title, check)
+        with opened(directory, experiment, title) as run:
+            return _train(experiment, run, plots, title)
 
 
-def _train(
-    experiment: MetaExperiment, run: RunDirectory, plots: Any, title: str, check: Callable[[], None]
-) -> TaskScores:
+def _train(experiment: MetaExperiment, run: RunDirectory, plots: Any, title: str) -> TaskScores:
     net, train, data = experiment.net.build(1), experiment.train, experiment.data
     loss_fn, tx = regression(net), chain_from(experiment.optim, train.num_steps)
     print(f"network   {net}\nloss      {experiment.method.loss(loss_fn)}\nchain     {tx}")
-    num_calls, held_out = train.num_steps // train.per_call, experiment.test.num_tasks
+    num_calls, held_out = train.num_steps // _per_call(experiment), experiment.test.num_tasks
     print(f"tasks     {data.name} from {data.shots} shots, {train.num_tasks} a step, {held_out} held out")
     print(f"steps     {train.num_steps}, in {num_calls} compiled call{'s' * (num_calls != 1)}")
     print(f"run       {run.path}", flush=True)
     start = time.perf_counter()
-    learnt = _learn(experiment, net, run, check)
+    learnt = _learn(experiment, net, run)
     seconds = time.perf_counter() - start
     tasks = _test_tasks(experiment)
     scores = jax.device_get(_evaluate(experiment, loss_fn)(learnt, tasks))
@@ -85,12 +87,17 @@ def seeds(experiment: MetaExperiment) -> range:
     return range(experiment.seed, experiment.seed + experiment.num_seeds)
 
 
-def _learn(experiment: MetaExperiment, net: nets.Net, run: RunDirectory, check: Callable[[], None]) -> Any:
+def _per_call(experiment: MetaExperiment) -> int:
+    """Steps in a compiled call: those of a report, between which a run can be saved, unless the config says more."""
+    return experiment.train.per_call if experiment.train.steps_per_call else experiment.train.per_report
+
+
+def _learn(experiment: MetaExperiment, net: nets.Net, run: RunDirectory) -> Any:
     """What each seed learnt, with an axis of seeds in front."""
-    train, method = experiment.train, experiment.method
+    train, method, per_call = experiment.train, experiment.method, _per_call(experiment)
     tx, sample = chain_from(experiment.optim, train.num_steps), method.sampler(experiment.data)
     update = step(method.loss(regression(net)), tx)
-    steps = loop(update, lambda key: sample(key, train.num_tasks), train.per_call, report_every=train.per_report)
+    steps = loop(update, lambda key: sample(key, train.num_tasks), per_call, report_every=train.per_report)
 
     def begin(key: jax.Array) -> TrainState:
         params = net.init(jax.random.fold_in(key, 0), experiment.data.example["x"])
@@ -98,14 +105,27 @@ def _learn(experiment: MetaExperiment, net: nets.Net, run: RunDirectory, check: 
 
     keys = jax.vmap(jax.random.key)(jnp.asarray(seeds(experiment), jnp.uint32))
     train_state, orders = jax.jit(jax.vmap(begin))(keys), jax.vmap(jax.random.fold_in, (0, None))(keys, 1)
-    compiled, shown = jax.jit(jax.vmap(steps), donate_argnums=0), Progress(0, train.num_steps)
+    checkpoints, done, rows = run.checkpoints(), 0, []
+    if (saved := checkpoints.latest()) is not None:
+        train_state, done, rows = checkpoints.restore(train_state, step=saved.step), saved.step, saved.extra["rows"]
+        print(f"taken up at step {done}", flush=True)
+    run.log_again(rows)
+    train_state = jax.tree.map(settled, train_state)
+    compiled, shown = jax.jit(jax.vmap(steps), donate_argnums=0), Progress(done, train.num_steps)
+
+    def place() -> Place:
+        return Place(done, train_state, None, {"rows": rows})
+
     try:
-        for done in range(0, train.num_steps, train.per_call):
-            check()
-            train_state, metrics = compiled(train_state, orders)
-            rows = _log(experiment, done, np.asarray(metrics["loss"], np.float64), run)
-            _save(experiment, train_state.params, run)
-            shown.report(rows[-1])
+        with keeping(checkpoints, run.every, place, begin=done, saved=saved is not None) as offer:
+            while done < train.num_steps:
+                check_interrupts()
+                train_state, metrics = compiled(train_state, orders)
+                rows += _log(experiment, done, np.asarray(metrics["loss"], np.float64), run)
+                done += per_call
+                _save(experiment, train_state.params, run)
+                shown.report(rows[-1])
+                offer(done)
     finally:
         shown.close()
     return train_state.params

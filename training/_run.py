@@ -1,0 +1,125 @@
+"""Where a run of `fit` stands, and how it is taken up from a checkpoint."""
+
+import dataclasses
+import datetime
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from ._checkpoints import Checkpoints
+from ._checks import check_count
+from ._data import Resumable
+from ._keeping import Place
+from ._state import TrainState
+
+Row = dict[str, float]
+
+
+@dataclasses.dataclass
+class Run:
+    """A run under way.
+
+    Attributes:
+      train_state: after the steps that were made.
+      start: the step that the whole run starts from.
+      done: steps made since then.
+      seen: metrics since the last report, of one step or several each.
+      history: rows of the reports.
+      saved: whether a checkpoint says all this.
+    """
+
+    train_state: TrainState
+    start: int
+    done: int = 0
+    seen: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    history: list[Row] = dataclasses.field(default_factory=list)
+    saved: bool = False
+
+    @property
+    def step(self) -> int:
+        """The step at which it stands."""
+        return self.start + self.done
+
+    def place(self) -> Place:
+        """What a checkpoint holds of it."""
+        fetched = jax.device_get(self.seen)
+        self.seen[:] = fetched
+        extra = {
+            "start": self.start,
+            "seen": {name: column.tolist() for name, column in columns(fetched).items()},
+            "history": self.history,
+        }
+        is_reported = bool(self.history) and self.history[-1]["step"] == self.step
+        return Place(self.step, self.train_state, self.history[-1] if is_reported else None, extra)
+
+
+def taken_up(train_state: TrainState, checkpoints: Checkpoints | None, num_steps: int) -> Run:
+    """A run of so many steps from a train state on, where its last checkpoint left it.
+
+    Raises:
+      ValueError: if the checkpoints are those of another run.
+    """
+    start = int(train_state.step)
+    saved = None if checkpoints is None else checkpoints.latest()
+    if checkpoints is None or saved is None:
+        return Run(jax.tree.map(jnp.copy if checkpoints is None else settled, train_state), start)
+    began = saved.extra.get("start") if isinstance(saved.extra, dict) else None
+    if began != start or not start <= saved.step <= start + num_steps:
+        whose = "by another hand" if began is None else f"of a run from step {began}"
+        raise ValueError(
+            f"fit: expected checkpoints of a run from step {start} to {start + num_steps}, got one of step "
+            f"{saved.step} {whose} in {checkpoints.directory}. "
+            "Give every run a directory of its own, and its first train state and whole number of steps."
+        )
+    seen = {name: np.array(column, np.float64) for name, column in saved.extra["seen"].items()}
+    return Run(
+        jax.tree.map(settled, checkpoints.restore(train_state, step=saved.step)),
+        start,
+        saved.step - start,
+        [seen] if seen else [],
+        saved.extra["history"],
+        saved=not seen,
+    )
+
+
+def columns(fetched: list[dict[str, Any]]) -> dict[str, np.ndarray]:
+    """Metrics of each step, `{name: [steps]}` of float64."""
+    names = fetched[0] if fetched else ()
+    return {
+        name: np.concatenate([np.atleast_1d(metrics[name]).astype(np.float64) for metrics in fetched]) for name in names
+    }
+
+
+def check_checkpoints(checkpoints: object, every: object, batches: object) -> None:
+    """Refuses what cannot be saved, or taken up.
+
+    Raises:
+      TypeError: if `checkpoints` are none, or `batches` cannot be taken up at a step.
+      ValueError: for an interval that is neither steps nor time.
+    """
+    if isinstance(every, datetime.timedelta):
+        if every < datetime.timedelta(0):
+            raise ValueError(f"fit: expected checkpoint_every to be no time below zero, got {every!r}")
+    else:
+        check_count("fit", "checkpoint_every", every, at_least=1)
+    if checkpoints is None:
+        return
+    if not isinstance(checkpoints, Checkpoints):
+        raise TypeError(
+            f"fit: expected checkpoints to be training.Checkpoints(directory), got {type(checkpoints).__name__}."
+        )
+    if not isinstance(batches, Resumable):
+        raise TypeError(
+            "fit: expected batches with a method starting_at(step), so that a run can be taken up, got "
+            f"{type(batches).__name__}. Give training.batches, or a class with this method."
+        )
+
+
+def settled(leaf: Any) -> Any:
+    """A copy whose dtype no longer yields to others', as none does that comes from a checkpoint."""
+    leaf = jnp.copy(leaf)
+    is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return leaf if is_key else lax.convert_element_type(leaf, leaf.dtype)
