@@ -41,17 +41,30 @@ ALLOWED = {  # what each folder may import, beside the standard library and its 
         "numpy",
         "numpyro",
         "optax",
+        "renga._call",
         "renga.nets",
         "renga.optim",
         "renga.training",
     },
-    "training/cli": {"PIL", "jax", "numpy", "matplotlib", "sklearn", "renga.nets", "renga.optim", "renga.training"},
+    "training/cli": {
+        "PIL",
+        "gymnax",
+        "jax",
+        "matplotlib",
+        "numpy",
+        "numpyro",
+        "renga.nets",
+        "renga.optim",
+        "renga.training",
+        "sklearn",
+    },
 }
 LATE = {
     "PIL",
     "brax",
     "dp_accounting",
     "gymnasium",
+    "gymnax",
     "numpyro",
     "orbax",
     "safetensors",
@@ -114,7 +127,9 @@ def test_the_core_imports_without_any_extra_and_under_one_name_only():
 import sys
 class Refuse:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {"sklearn", "matplotlib", "rich", "flax", "haiku", "torch", "chex", "dp_accounting", "orbax"}:
+        if name.split(".")[0] in {
+            "sklearn", "matplotlib", "rich", "flax", "haiku", "torch", "chex", "dp_accounting", "orbax"
+        }:
             raise ImportError(name)
 sys.meta_path.insert(0, Refuse())
 import renga
@@ -142,7 +157,7 @@ def test_no_module_of_this_tree_is_loaded_under_a_name_outside_renga():
 def test_every_file_of_a_package_is_private_but_the_command_line_and_the_converters():
     for package in PACKAGES.values():
         public = {module.name for module in pkgutil.iter_modules(package.__path__) if not module.name.startswith("_")}
-        assert public <= {"cli", "convert"}
+        assert public <= {"cli", "convert", "rl"}
 
 
 def public_names() -> list[tuple[str, object]]:

@@ -25,7 +25,7 @@ class Environment(Recorded):
       step_env: `(key, state, action, params) -> (obs, state, reward, terminated, info)`. `terminated`: the episode is
         over by its own rules, and nothing is to be expected after it. `info` is a dict.
       is_truncated: `(state, params) -> truncated`: the episode is cut off here, by a limit of time say, though it could
-        go on. Never, unless given.
+        go on. Never, unless given. Of many environments in one, as `rl.vectorize` makes them, an array as `terminated`.
       default_params: what `params` is unless something else is given: numbers of the environment such as a mass.
       action_space: the space of actions: `shape`, `dtype` and `sample(key)`, as `rl.Discrete` and `rl.Box` have.
       observation_space: the space of observations.

@@ -67,7 +67,7 @@ def keeping(
         except (Stopped, Terminated) as asked:
             save()
             checkpoints.wait()
-            asked.add_note(f"Step {last['saved']} is saved in {checkpoints.directory}")
+            asked.add_note(f"Step {last['saved']} is saved")
             raise
         except Exception:
             with contextlib.suppress(CheckpointError):  # the other error came first

@@ -220,6 +220,13 @@ def episode_metrics(trajectory: Trajectory) -> dict[str, jax.Array]:
     Returns:
       `{"episodes": how many ended, "return": their mean return, "length": their mean length}`, scalars; the means are
       NaN where none ended.
+
+    >>> from renga.training import rl
+    >>> collect = rollout(rl.cart_pole(), lambda params, obs, key: jnp.array(1), 100)
+    >>> _, trajectory = collect(None, collect.init(jax.random.key(0), None))
+    >>> metrics = episode_metrics(trajectory)
+    >>> metrics["episodes"].item(), (metrics["return"] == metrics["length"]).item(), metrics["length"].round().item()
+    (10, True, 9.0)
     """
     ended = trajectory.ended
     num = jnp.sum(ended)

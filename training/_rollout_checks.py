@@ -45,7 +45,7 @@ def check_action(name: str, space: Any, action: Any, batch: tuple[int, ...]) -> 
     if getattr(space, "shape", None) is None:
         return
     given = jax.tree.leaves(action)
-    wanted = tuple(space.shape) if tuple(space.shape[: len(batch)]) == batch else (*batch, *space.shape)
+    wanted = (*batch, *space.shape)
     if len(given) != 1 or given[0].shape != wanted:
         shown = ", ".join(_words(leaf) for leaf in given) or "nothing"
         raise ValueError(f"{name}: expected the policy to return an action {list(wanted)} of {space!r}, got {shown}")

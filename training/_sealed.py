@@ -47,11 +47,15 @@ def remove(directory: Path) -> None:
 def write_whole(path: Path, data: bytes) -> None:
     """Writes a file that is whole at every moment, after a loss of power too."""
     temporary = path.with_name(f"{path.name}.part")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
     _settle(path.parent)
 
 

@@ -218,26 +218,6 @@ def test_a_method_that_diverges_keeps_its_last_finite_players_and_says_whose_los
     assert all(np.isfinite(array).all() for array in arrays(Path("run")).values())
 
 
-def test_ctrl_c_stops_a_run_between_two_calls(renga, monkeypatch):
-    @contextlib.contextmanager
-    def pressed_in_the_third_call():
-        calls = iter([False, False, True])
-
-        def check() -> None:
-            if next(calls):
-                raise KeyboardInterrupt
-
-        yield check
-
-    monkeypatch.setattr(_game_run, "deferred_interrupts", pressed_in_the_third_call)
-    answer = renga("train", "gan_ring", "--out", "run", *SMALL)
-    assert (answer.code, answer.err) == (
-        130,
-        "\nrenga: stopped. run holds checkpoints, config.toml, metrics.csv, metrics.jsonl, params.npz\n",
-    )
-    assert {name.split("/")[0] for name in arrays(Path("run"))} == {"rmsprop"}
-
-
 def test_summary_shows_both_players(renga):
     answer = renga("summary", "gan_ring")
     assert (answer.code, answer.err) == (0, "")

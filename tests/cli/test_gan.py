@@ -16,8 +16,8 @@ from renga import nets, training
 from renga.training import cli
 from renga.training.cli import _gan_run, _plots
 from renga.training.cli._config import load, override
-from renga.training.cli._gan import Field, GanExperiment, Loss
 from renga.training.cli._directory import by_path
+from renga.training.cli._gan import Field, GanExperiment, Loss
 
 from .test_run import arrays, names, rows, setting
 
@@ -177,7 +177,7 @@ def test_a_player_that_breaks_stops_the_run_with_its_name_and_the_last_good_para
     assert re.fullmatch(
         r"renga: step \d+: expected finite players, got .*critic.* with NaN or infinity in the next\. A smaller "
         r"(critic|generator).optim.learning_rate may help\. The parameters of this step are kept\. run holds "
-        r"config.toml, metrics.csv, metrics.jsonl, params.npz\n",
+        r"checkpoints, config.toml, metrics.csv, metrics.jsonl, params.npz\n",
         answer.err,
     )
     assert all(np.isfinite(array).all() for array in arrays(Path("run")).values())

@@ -21,10 +21,10 @@ import pytest
 
 import renga as package
 from renga.training import cli
+from renga.training._interrupts import deferred_interrupts
 from renga.training.cli import _directory, _run
 from renga.training.cli._config import load, read
 from renga.training.cli._experiment import Digits, Experiment, Mlp, Sgd, Train
-from renga.training._interrupts import deferred_interrupts
 
 FILES = ["config.toml", "curves.png", "metrics.csv", "metrics.jsonl", "misclassified.png", "params.npz"]
 SMALL = ['net={name="mlp", hidden=[4]}', "train={num_steps=20, report_every=10, batch_size=8}"]
@@ -201,8 +201,10 @@ def test_a_failure_that_nobody_foresaw_is_one_line_and_a_traceback_where_asked(r
     monkeypatch.setattr(_run, "fit", fit)
     answer = renga("train", "--out", "run", *setting(*SMALL))
     assert answer.code == 1
-    expected = "renga: OSError: the disk is full (--traceback shows where). run holds checkpoints, config.toml, metrics.jsonl\n"
-    assert answer.err == expected
+    assert answer.err == (
+        "renga: OSError: the disk is full (--traceback shows where). run holds checkpoints, config.toml, "
+        "metrics.jsonl. renga resume run goes on\n"
+    )
     asked = renga("train", "--out", "asked", "--traceback", *setting(*SMALL))
     assert asked.code == 1
     assert "Traceback (most recent call last)" in asked.err
@@ -237,7 +239,8 @@ def test_ctrl_c_stops_a_run_and_leaves_the_last_report(tmp_path):
         assert next(line for line in running.stdout if line.startswith("step      20/1000000"))
         running.send_signal(signal.SIGINT)
         _, err = running.communicate(timeout=60)
-    assert err == "\nrenga: stopped. run holds checkpoints, config.toml, metrics.csv, metrics.jsonl, params.npz\n"
+    holds = "run holds checkpoints, config.toml, metrics.csv, metrics.jsonl, params.npz"
+    assert re.fullmatch(rf"\nrenga: stopped. Step \d+ is saved. {holds}. renga resume run goes on\n", err)
     assert running.returncode == 130
     steps = [row["step"] for row in rows(tmp_path / "run")]
     assert steps == list(range(10, 10 * len(steps) + 10, 10))
@@ -250,7 +253,8 @@ def test_a_run_whose_reader_has_gone_says_what_it_leaves(tmp_path):
         _, err = running.communicate(timeout=60)
     assert (running.returncode, err) == (
         141,
-        "renga: standard output was closed. run holds checkpoints, config.toml, metrics.jsonl\n",
+        "renga: standard output was closed. run holds checkpoints, config.toml, metrics.jsonl. "
+        "renga resume run goes on\n",
     )
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import re
 import signal
 import subprocess
 import sys
@@ -244,6 +245,65 @@ def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(tmp_path: Pat
     assert rows == history
 
 
+def refused(kind: type[Exception], message: str, **options: Any) -> None:
+    with pytest.raises(kind, match=f"^{re.escape(message)}$"):
+        fit(**options)
+
+
+def test_checkpoints_of_another_run_are_refused(tmp_path: Path):
+    begun, _ = fit(num_steps=5)
+    fit(num_steps=20, checkpoints=training.Checkpoints(tmp_path))
+    ways = "Give every run a directory of its own, and its first train state and whole number of steps."
+    for options, steps in (({"num_steps": 19}, "0 to 19"), ({"start": begun}, "5 to 52")):
+        message = (
+            f"fit: expected checkpoints of a run from step {steps}, got one of step 20 of a run from step 0 "
+            f"in {tmp_path}. {ways}"
+        )
+        refused(ValueError, message, checkpoints=training.Checkpoints(tmp_path), **options)
+    other = training.Checkpoints(tmp_path / "other")
+    other.save(3, start())
+    message = (
+        f"fit: expected checkpoints of a run from step 0 to 47, got one of step 3 by another hand in "
+        f"{tmp_path / 'other'}. {ways}"
+    )
+    refused(ValueError, message, checkpoints=other)
+
+
+def test_checkpoints_of_another_network_are_refused_path_by_path(tmp_path: Path):
+    fit(num_steps=1, checkpoints=training.Checkpoints(tmp_path))
+    other = training.init({"w": jnp.zeros(3)}, optim.sgd(0.1))
+    with pytest.raises(ValueError, match=r"(?m)^  params/linear/w: saved float32\[3, 4\], given nothing$"):
+        fit(start=other, checkpoints=training.Checkpoints(tmp_path))
+
+
+def test_batches_that_cannot_be_taken_up_are_refused_before_the_first_step(tmp_path: Path):
+    message = (
+        "fit: expected batches with a method starting_at(step), so that a run can be taken up, got list_iterator. "
+        "Give training.batches, or a class with this method."
+    )
+    refused(TypeError, message, feed=iter([DATA]), checkpoints=training.Checkpoints(tmp_path))
+
+
+def test_a_directory_for_checkpoints_is_refused(tmp_path: Path):
+    message = "fit: expected checkpoints to be training.Checkpoints(directory), got str."
+    refused(TypeError, message, checkpoints=str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("every", "message"),
+    [
+        (0, "fit: expected checkpoint_every to be an integer of at least 1, got 0"),
+        (0.5, "fit: expected checkpoint_every to be an integer of at least 1, got 0.5"),
+        (
+            datetime.timedelta(-1),
+            "fit: expected checkpoint_every to be no time below zero, got datetime.timedelta(days=-1)",
+        ),
+    ],
+)
+def test_an_interval_that_is_none_is_refused(every: Any, message: str):
+    refused(ValueError, message, checkpoint_every=every)
+
+
 @pytest.fixture
 def interruptible() -> Iterator[None]:
     """Both signals as Python starts with them, even where this process was started in the background."""
@@ -271,7 +331,7 @@ def test_a_signal_saves_first(number: int, tmp_path: Path):
     with pytest.raises(kind) as asked:
         fit(Asked(), checkpoints=training.Checkpoints(tmp_path), steps_per_call=4)
     assert getattr(asked.value, "code", None) == code
-    assert asked.value.__notes__ == [f"Step 23 is saved in {tmp_path}"]
+    assert asked.value.__notes__ == ["Step 23 is saved"]
     checkpoints = training.Checkpoints(tmp_path)
     assert checkpoints.steps == (23,)
     found, rows = fit(checkpoints=checkpoints, steps_per_call=4)

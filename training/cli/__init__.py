@@ -1,7 +1,8 @@
-"""The command line: `renga train`, `renga resume`, `renga list`, `renga summary`.
+"""The command line: `renga train`, `renga resume`, `renga evaluate`, `renga list`, `renga summary`.
 
     renga train configs/digits_convnet.toml --set optim.rho=0.1
     renga resume runs/digits_convnet
+    renga evaluate runs/digits_convnet
 
 A config that cannot be run is refused by its dotted path before anything is compiled, with exit code 2. A run that
 fails exits with 1, one that is stopped from the keyboard with 130, by SIGTERM with 143; all say what they leave in
@@ -36,12 +37,16 @@ from ._game_methods import Grid, Ring
 from ._game_run import game_train
 from ._gan import GanExperiment
 from ._gan_run import gan_train
+from ._loaded import supervised_evaluate
 from ._meta import MetaExperiment
 from ._meta_run import meta_train
 from ._methods import Sinusoids
+from ._rl import RlExperiment
+from ._rl_run import rl_evaluate, rl_train
 from ._run import train
 from ._task import inputs_of
 
+AnyExperiment = Experiment | GameExperiment | GanExperiment | MetaExperiment | RlExperiment
 DEFAULT_CONFIG = "digits_convnet"
 
 
@@ -117,13 +122,14 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     for name, command, help_text in (
         ("train", _train, "train as a config says, and leave a run directory"),
         ("resume", _resume, "go on with a run that was stopped"),
+        ("evaluate", _evaluate, "say what the parameters that a run left are worth"),
         ("summary", _summary, "print the network of a config as a table"),
         ("list", _list, "list the configs"),
     ):
         sub = commands.add_parser(name, help=help_text, description=help_text, allow_abbrev=False)
         sub.set_defaults(command=command, refuse=sub.error)
         sub.add_argument("--traceback", action="store_true", help="show where an unexpected error comes from")
-        if name == "resume":
+        if name in ("resume", "evaluate"):
             sub.add_argument("run", type=Path, metavar="RUN_DIRECTORY", help="the directory that renga train left")
         elif name != "list":
             help_text = f"path or name ({DEFAULT_CONFIG} unless given)"
@@ -157,28 +163,47 @@ def _seconds(word: str) -> datetime.timedelta:
 def _train(options: argparse.Namespace) -> None:
     path, experiment = _read(options)
     directory = options.out or next_directory(Path("runs"), path.stem)
-    _run(experiment, directory, path.stem, functools.partial(new_run, every=options.checkpoint_every))
+    _carry_out(experiment, directory, path.stem, functools.partial(new_run, every=options.checkpoint_every))
 
 
 def _resume(options: argparse.Namespace) -> None:
     config, title = config_of(options.run)
     experiment = read_experiment(load(config))
-    _run(experiment, options.run, title, functools.partial(old_run, every=options.checkpoint_every))
+    _carry_out(experiment, options.run, title, functools.partial(old_run, every=options.checkpoint_every))
 
 
-def _run(experiment: Any, directory: Path, title: str, opened: Opened) -> None:
+def _carry_out(experiment: Any, directory: Path, title: str, opened: Opened) -> None:
     if isinstance(experiment, MetaExperiment):
         meta_train(experiment, directory, title, opened=opened)
     elif isinstance(experiment, GameExperiment):
         game_train(experiment, directory, title, opened=opened)
     elif isinstance(experiment, GanExperiment):
         gan_train(experiment, directory, title, opened=opened)
+    elif isinstance(experiment, RlExperiment):
+        rl_train(experiment, directory, title, opened=opened)
     else:
         train(experiment, directory, title, opened=opened)
 
 
+def _evaluate(options: argparse.Namespace) -> None:
+    config, _ = config_of(options.run, ended=True)
+    experiment = read_experiment(load(config))
+    if isinstance(experiment, RlExperiment):
+        print(rl_evaluate(experiment, options.run))
+    elif isinstance(experiment, Experiment):
+        print(supervised_evaluate(experiment, options.run))
+    else:
+        raise ConfigError(
+            f"{options.run}: expected a run of a classifier, of a language model or of reinforcement learning, got one "
+            "of another kind, which was judged when it ended: see its metrics.csv"
+        )
+
+
 def _summary(options: argparse.Namespace) -> None:
     _, experiment = _read(options)
+    if isinstance(experiment, RlExperiment):
+        print("\n\n".join(f"{name}\n{nets.summary(net, x)}" for name, (net, x) in experiment.networks.items()))
+        return
     if isinstance(experiment, GameExperiment):
         inputs = experiment.net.inputs
         tables = [f"{player}\n{nets.summary(net, inputs[player])}" for player, net in experiment.net.build().items()]
@@ -200,16 +225,16 @@ def _list(_: argparse.Namespace) -> None:
         print("\n    ".join([name, *(line.removeprefix("#").removeprefix(" ").rstrip() for line in header)]))
 
 
-def _read(options: argparse.Namespace) -> tuple[Path, Experiment | GameExperiment | GanExperiment | MetaExperiment]:
+def _read(options: argparse.Namespace) -> tuple[Path, AnyExperiment]:
     path = _find(options.config)
     return path, read_experiment(override(load(path), options.set))
 
 
-def read_experiment(tables: dict[str, Any]) -> Experiment | GameExperiment | GanExperiment | MetaExperiment:
+def read_experiment(tables: dict[str, Any]) -> AnyExperiment:
     """The config that tables describe, by what only its kind has.
 
     One with a method, or with sinusoids for data, is one of meta-learning; one with methods, or a mixture of Gaussians
-    for data, is a game.
+    for data, is a game; one with a generator is a GAN; one with an environment or a learner is reinforcement learning.
 
     Raises:
       ConfigError: for the first key that is unknown, missing, of another type or out of range.
@@ -220,6 +245,8 @@ def read_experiment(tables: dict[str, Any]) -> Experiment | GameExperiment | Gan
         return read(GameExperiment, tables)
     if "generator" in tables:
         return read(GanExperiment, tables)
+    if "env" in tables or "learner" in tables:
+        return read(RlExperiment, tables)
     return read(MetaExperiment if "method" in tables or name == Sinusoids.name else Experiment, tables)
 
 

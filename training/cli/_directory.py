@@ -17,7 +17,6 @@ import numpy as np
 
 from .._checkpoints import Checkpoints
 from .._keeping import HALF_A_MINUTE
-from .._sealed import write_whole
 from .._stored import load_orbax
 from ._config import ConfigError, write
 
@@ -80,7 +79,13 @@ class RunDirectory:
         """
         held = io.BytesIO()
         np.savez(held, allow_pickle=False, **by_path(params), **by_path({"state": state}))
-        write_whole(self.path / "params.npz", held.getvalue())
+        temporary = self.path / "params.npz.part"
+        try:
+            temporary.write_bytes(held.getvalue())
+            os.replace(temporary, self.path / "params.npz")
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
 
     def lock(self) -> None:
         """Keeps other processes from this run, as long as this one lives.
@@ -157,8 +162,8 @@ def old_run(
         yield run
 
 
-def config_of(path: Path) -> tuple[Path, str]:
-    """The config of a run that was stopped, and its title.
+def config_of(path: Path, *, ended: bool = False) -> tuple[Path, str]:
+    """The config of a run that was stopped, or that may have ended, and its title.
 
     Raises:
       ConfigError: if there is no run in a directory, or one that has ended.
@@ -167,7 +172,7 @@ def config_of(path: Path) -> tuple[Path, str]:
     if not config.is_file():
         found = "one without config.toml" if path.is_dir() else "a file" if path.exists() else "none of that name"
         raise ConfigError(f"{path}: expected the directory of a run, got {found}")
-    if not (path / CHECKPOINTS).is_dir():
+    if not ended and not (path / CHECKPOINTS).is_dir():
         raise ConfigError(
             f"{path}: expected a run that was stopped, got one that has ended. renga train {config} makes it again"
         )

@@ -1,14 +1,12 @@
 """A run of a game: every method on all seeds side by side, a table, samples beside the data, an animation."""
 
-import csv
 import dataclasses
 import functools
-import math
 import operator
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,26 +22,10 @@ from .._samples import modes_found, sliced_wasserstein
 from ._directory import Opened, RunDirectory, new_run
 from ._game import GameExperiment, begin, gan, generate, sample_mixture
 from ._game_plots import animation, pictures
+from ._game_table import MEASURES, Played, save_scores, summary, table
 from ._run import load_plots
 
-MEASURES = ("modes", "near", "sliced_wasserstein")
 NUM_SLICES = 32  # directions enough in the plane
-
-
-class Played(NamedTuple):
-    """How a method ended.
-
-    Attributes:
-      players: the last parameters at which every loss was finite, with an axis of seeds in front.
-      samples: of the generators at each report, `[reports, seeds, samples, 2]`.
-      metrics: at each report, `{name: [reports, seeds]}`.
-      seconds: of training alone, all seeds, without compilation.
-    """
-
-    players: Any
-    samples: np.ndarray
-    metrics: dict[str, np.ndarray]
-    seconds: float
 
 
 def game_train(
@@ -84,12 +66,12 @@ def _train(experiment: GameExperiment, run: RunDirectory, title: str) -> dict[st
     for name in experiment.played:
         found[name] = _play(experiment, name, keys, look=look, run=run, saved=saved[name])
         run.save_params({each: _by_seed(experiment, played.players) for each, played in found.items()}, {})
-    _save_scores(experiment, found, run.path / "scores.csv")
+    save_scores(experiment, found, run.path / "scores.csv")
     pictures(real, {name: played.samples[-1] for name, played in found.items()}, run.path / "samples.png", title)
     steps = train.per_report * np.arange(1, num_calls + 1)
     animation(real[0], {name: played.samples[:, 0] for name, played in found.items()}, steps, run.path / "training.gif")
     print(table(experiment, dict(zip(MEASURES, measured, strict=True)), found))
-    print(f"{_summary(experiment, found)} after {train.num_steps} steps in {time.perf_counter() - start:.0f} s")
+    print(f"{summary(experiment, found)} after {train.num_steps} steps in {time.perf_counter() - start:.0f} s")
     return found
 
 
@@ -244,57 +226,3 @@ def _by_seed(experiment: GameExperiment, players: Any) -> dict[str, Any]:
     return {
         f"seed_{seed}": jax.tree.map(operator.itemgetter(place), players) for place, seed in enumerate(experiment.seeds)
     }
-
-
-def _save_scores(experiment: GameExperiment, found: dict[str, Played], path: Path) -> None:
-    with path.open("w", encoding="utf-8", newline="") as rows:
-        writer = csv.writer(rows, lineterminator="\n")
-        writer.writerow(["method", "seed", *MEASURES, "seconds_of_all_seeds"])
-        for name, played in found.items():
-            for place, seed in enumerate(experiment.seeds):
-                values = [float(played.metrics[each][-1, place]) for each in MEASURES]
-                writer.writerow([name, seed, int(values[0]), *values[1:], round(played.seconds, 2)])
-
-
-def table(experiment: GameExperiment, data: dict[str, np.ndarray], found: dict[str, Played]) -> str:
-    """What every method came to, below what the data themselves come to."""
-    last = {name: {each: played.metrics[each][-1] for each in MEASURES} for name, played in found.items()}
-    rows = [
-        _row(name, values, "-" if name not in found else f"{found[name].seconds:.1f}")
-        for name, values in {"data": data, **last}.items()
-    ]
-    modes = f"modes of {len(experiment.data.centers)}"
-    head = ("method", modes, "near a mode", "distance", "seconds")
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    lines = [
-        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in (head, *rows)
-    ]
-    return "\n".join(["", *lines, *_lost(experiment, found)])
-
-
-def _row(name: str, values: dict[str, np.ndarray], seconds: str) -> tuple[str, ...]:
-    near, distance = (f"{values[each].min():.2f} to {values[each].max():.2f}" for each in MEASURES[1:])
-    return name, " ".join(f"{int(found)}" for found in values["modes"]), near, distance, seconds
-
-
-def _lost(experiment: GameExperiment, found: dict[str, Played]) -> list[str]:
-    """A line for each seed of a method whose losses did not stay finite, naming the player."""
-    lines = []
-    for name, played in found.items():
-        for place, seed in enumerate(experiment.seeds):
-            for index in range(len(played.samples)):
-                now = {each: loss[index, place] for each, loss in played.metrics.items() if each.startswith("loss/")}
-                strange = [f"{each} {loss}" for each, loss in now.items() if not math.isfinite(loss)]
-                if strange:
-                    step = (index + 1) * experiment.train.per_report
-                    lines.append(
-                        f"{name}, seed {seed}: {', '.join(strange)} at step {step}; parameters are from before"
-                    )
-                    break
-    return lines
-
-
-def _summary(experiment: GameExperiment, found: dict[str, Played]) -> str:
-    modes = len(experiment.data.centers)
-    full = [name for name, played in found.items() if played.metrics["modes"][-1].min() == modes]
-    return f"all {modes} modes on every seed: {', '.join(full) or 'by none'}"

@@ -13,7 +13,7 @@ from ._networks import Count
 
 @dataclasses.dataclass(frozen=True)
 class MetaTrain:
-    """The loop, in one compiled call for all seeds unless `steps_per_call` is given.
+    """The loop, one compiled call for all seeds between two reports unless `steps_per_call` is given.
 
     Raises:
       ConfigError: if one number of steps does not divide the next.
@@ -22,7 +22,8 @@ class MetaTrain:
       num_steps: steps of the optimizer.
       num_tasks: tasks a step.
       report_every: steps that a row of metrics is the mean of; fewer where there are not so many.
-      steps_per_call: steps in a compiled call; between two of them progress is shown, and Ctrl-C stops.
+      steps_per_call: steps in a compiled call, of whole reports; between two of them progress is shown, the run is
+        saved, and Ctrl-C stops.
     """
 
     num_steps: Count = 70000

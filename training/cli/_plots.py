@@ -157,3 +157,27 @@ def tiled(frame: np.ndarray) -> np.ndarray:
     padded = np.pad(frame[: len(frame) // 10 * 10, ..., 0], ((0, 0), (0, 1), (0, 1)))
     num, height, width = padded.shape
     return padded.reshape(num // 10, 10, height, width).swapaxes(1, 2).reshape(num // 10 * height, 10 * width)
+
+
+def returns(history: list[dict[str, float]], frames: int, path: Path, title: str) -> None:
+    """Draws the returns of episodes in training and in tests over frames, and the loss.
+
+    Args:
+      history: rows with `step`, `return`, `test_return` and `loss`.
+      frames: steps of environments an update.
+      path: of the PNG.
+      title: heads it.
+    """
+    figure = matplotlib.figure.Figure(figsize=(9, 3.6), layout="constrained")
+    figure.suptitle(title, parse_math=False)
+    left, right = figure.subplots(1, 2)
+    at = [row["step"] * frames for row in history]
+    for name, label in (("return", "in training"), ("test_return", "tested, without chance")):
+        left.plot(at, [row[name] for row in history], label=label, marker=".")
+    left.set(xlabel="frames", ylabel="mean return")
+    left.legend()
+    right.plot(at, [row["loss"] for row in history], marker=".")
+    right.set(xlabel="frames", ylabel="loss")
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=120)

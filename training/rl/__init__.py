@@ -1,9 +1,30 @@
-"""Reinforcement learning: environments, returns, replay and policies, the parts of a learner that fits on a page."""
+"""Reinforcement learning: environments, returns, replay and policies, the parts of a learner that fits on a page.
+
+**Environments** are values: `cart_pole()`, `pendulum()`, `recall(num_cues, delay)`, `navigation()`. Those of gymnax
+need no bridge; `from_gymnasium` runs one on the host, `from_brax` takes brax's interface. Wrappers are functions of
+them, around or inside of `vectorize`, that keep truncation apart from termination, and the final observation.
+Statistics that run along are part of the state, to be read out of it and held fast in evaluation:
+
+>>> env = normalize_observations(time_limit(vectorize(cart_pole(), 8), 200))
+>>> collect = training.rollout(env, lambda params, obs, key: (obs @ params > 0).astype(int), 50)
+>>> rollout_state, trajectory = jax.jit(collect)(jnp.ones(4), collect.init(jax.random.key(0), jnp.ones(4)))
+>>> learnt = observation_statistics(rollout_state)
+>>> evaluated = normalize_observations(cart_pole(), statistics=learnt, update=False)
+>>> trajectory.next_obs.shape, learnt.mean.shape, evaluated.action_space()
+((50, 8, 4), (4,), Discrete(2))
+"""
 
 from ._brax import from_brax as from_brax
 from ._cart_pole import CartPoleParams as CartPoleParams
 from ._cart_pole import CartPoleState as CartPoleState
 from ._cart_pole import cart_pole as cart_pole
+from ._distributions import Categorical as Categorical
+from ._distributions import Distribution as Distribution
+from ._distributions import Normal as Normal
+from ._distributions import categorical as categorical
+from ._distributions import normal as normal
+from ._evaluate_policy import Episodes as Episodes
+from ._evaluate_policy import evaluate_policy as evaluate_policy
 from ._frame_stack import FrameStackState as FrameStackState
 from ._frame_stack import frame_stack as frame_stack
 from ._gymnasium import GymnasiumState as GymnasiumState
@@ -48,6 +69,8 @@ from ._returns import n_step_returns as n_step_returns
 from ._running import RunningStatistics as RunningStatistics
 from ._spaces import Box as Box
 from ._spaces import Discrete as Discrete
+from ._tanh_normal import TanhNormal as TanhNormal
+from ._tanh_normal import tanh_normal as tanh_normal
 from ._wrappers import TimeLimitState as TimeLimitState
 from ._wrappers import clip_actions as clip_actions
 from ._wrappers import scale_actions as scale_actions

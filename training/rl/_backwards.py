@@ -70,7 +70,8 @@ def checked(
             )
     for argument, rate in rates.items():
         _check_rate(name, argument, rate, shape)
-    dtype = jnp.result_type(rewards, *arrays.values(), 1.0)
+    # Sums over time, which half precision would spoil.
+    dtype = jnp.promote_types(jnp.result_type(rewards, *arrays.values(), 1.0), jnp.float32)
     others = {argument: jnp.asarray(array, dtype) for argument, array in arrays.items()}
     others |= {argument: jnp.broadcast_to(jnp.asarray(rate, dtype), shape) for argument, rate in rates.items()}
     terminated = jnp.asarray(flags["terminated"])

@@ -30,11 +30,11 @@ class GymnasiumState(NamedTuple):
 def from_gymnasium(make_env: Callable[[], Any], num_envs: int | None = None) -> Environment:
     """One of gymnasium's environments, or several in turn, on the host: it stands in a `rollout` under `jax.jit`.
 
-    Each step of the program calls the host, in order, and waits for it. The environments are made here, once, and
-    belong to what is returned, which is no value: two of them are never equal. `reset_env` begins an episode in all of
-    them, `restart_env` in those where it has ended; both seed the host's random numbers from their key. A state can be
-    stepped from once, as the host cannot go back: a step from any but the latest state fails, so a reset ends what
-    was before it.
+    Each step of the program calls the host, in order, and waits for it: that takes some 0.1 ms beside the steps of the
+    environments. These are made here, once, and belong to what is returned, which is no value: two of them are never
+    equal. `reset_env` begins an episode in all of them, `restart_env` in those where it has ended; both seed the host's
+    random numbers from their key. A state can be stepped from once, as the host cannot go back: a step from any but the
+    latest state fails, so that a reset ends what was before it. There is no gradient through the host.
 
     Args:
       make_env: makes an environment, `lambda: gymnasium.make("CartPole-v1")`; it must not reset by itself.

@@ -96,7 +96,8 @@ def normalize_rewards(
     """Rewards over the running standard deviation of the discounted sum of rewards in an episode.
 
     Rewards keep their sign and their zero. The statistics outlive episodes, the sum does not. They begin with the
-    weight 1e-4 of a variance of 1, as gymnasium's, so the first few rewards may come out large: `transform_rewards(env, lambda reward: jnp.clip(reward, -10, 10))` around it bounds them.
+    weight 1e-4 of a variance of 1, as gymnasium's, so the first few rewards may come out large:
+    `transform_rewards(env, lambda reward: jnp.clip(reward, -10, 10))` around it bounds them.
 
     Source: the reward scaling of OpenAI's baselines (`VecNormalize`), as described by Engstrom et al. 2020,
     https://arxiv.org/abs/2005.12729, section 3; gymnasium's `NormalizeReward`, but that the sum also begins anew after

@@ -133,7 +133,7 @@ class Replay:
             raise ValueError(f"Replay.add: expected items of the structure of init's example, {wanted}, got {given}.")
         num = next((jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(items)), (0,))
         for path, leaf, new in _pairs(state.data, items):
-            expected = f"{leaf.dtype.name}{[*(num or ('num',)), *leaf.shape[1:]]}"
+            expected = f"{leaf.dtype.name}[{', '.join(map(str, (*(num or ('num',)), *leaf.shape[1:])))}]"
             if (jnp.shape(new), jnp.result_type(new)) != ((*num, *leaf.shape[1:]), leaf.dtype) or not num:
                 raise ValueError(
                     f"Replay.add: expected items of {expected} at {path!r}, got "
@@ -145,8 +145,9 @@ class Replay:
 def replay(capacity: int, *, num_envs: int | None = None) -> Replay:
     """A replay buffer of the last steps.
 
-    With `num_envs`, a step is of that many environments at once, as `rollout` gives them, time first, and each sample
-    is of one of them; without, environments must be flattened into time, and sequences make no sense.
+    With `num_envs`, a step is of that many environments at once, as a rollout of `vectorize` gives them, time first,
+    and each sample is of one of them. Without, steps are of one environment; those of several may be flattened into
+    time where no sequences are to be drawn.
 
     Args:
       capacity: steps that it keeps.

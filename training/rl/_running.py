@@ -48,14 +48,13 @@ def merged(statistics: RunningStatistics, values: Any, weights: jax.Array) -> Ru
     axes = tuple(range(weights.ndim))
 
     def merge(mean: jax.Array, variance: jax.Array, leaf: Any) -> tuple[jax.Array, jax.Array]:
-        leaf = jnp.asarray(leaf, mean.dtype)
         mask = weights.reshape(weights.shape + (1,) * mean.ndim)
-        chosen = jnp.where(mask, leaf, 0)
-        center = jnp.sum(chosen, axes) / jnp.maximum(num, 1)
-        spread = jnp.sum(jnp.where(mask, (leaf - center) ** 2, 0), axes) / jnp.maximum(num, 1)
-        moved = center - mean
-        merged = mean + moved * share, variance + share * (spread - variance + moved**2 * kept)
-        return merged[0].astype(mean.dtype), merged[1].astype(mean.dtype)
+        offset = jnp.where(mask, jnp.asarray(leaf, mean.dtype) - mean, 0)  # small where the mean is large
+        moved = jnp.sum(offset, axes) / jnp.maximum(num, 1)
+        spread = jnp.sum(jnp.where(mask, (offset - moved) ** 2, 0), axes) / jnp.maximum(num, 1)
+        # Rounding must not leave a variance below 0 of what has been constant so far.
+        varied = jnp.maximum(variance + share * (spread - variance + moved**2 * kept), 0)
+        return (mean + moved * share).astype(mean.dtype), varied.astype(mean.dtype)
 
     pairs = jax.tree.map(merge, statistics.mean, statistics.variance, values)
     mean, variance = jax.tree.transpose(jax.tree.structure(statistics.mean), jax.tree.structure((0, 0)), pairs)

@@ -273,7 +273,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "one step without its axis": (
         lambda: rl.replay(5).add(rl.replay(5).init({"a": 0.0}), {"a": 1.0}),
-        "Replay.add: expected items of float32['num'] at 'a', got float32[]. Give steps as in init's example, time "
+        "Replay.add: expected items of float32[num] at 'a', got float32[]. Give steps as in init's example, time "
         "first.",
     ),
     "another number of environments": (

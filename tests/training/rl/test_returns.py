@@ -269,6 +269,14 @@ def test_what_stands_after_an_end_does_not_leak_back_were_it_nan():
     assert all(bool(jnp.isfinite(slope).all()) for slope in slopes)
 
 
+def test_half_precision_is_summed_in_single_precision():
+    rewards = jnp.ones(400, jnp.bfloat16)
+    never = {"terminated": np.zeros(400, bool), "truncated": np.zeros(400, bool)}
+    found = rl.discounted_returns(rewards, **never, discount=1.0)
+    assert found.dtype == jnp.float32
+    assert found.tolist() == list(range(400, 0, -1))
+
+
 def test_dtypes_are_those_of_the_arrays():
     arrays = tuple(jnp.asarray(array, jnp.float32) for array in INPUTS)
     found = jax.tree.leaves(everything(arrays, (np.float64(0.9), np.float64(0.7))))

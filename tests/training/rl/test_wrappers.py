@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import gymnax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -158,6 +159,14 @@ def test_statistics_of_many_are_exact_where_the_mean_is_large():
     np.testing.assert_allclose(found.variance, np.var(np.asarray(obs).reshape(-1, 2), 0), rtol=0.03)
 
 
+def test_what_is_constant_stays_finite_and_has_no_variance():
+    env = rl.normalize_observations(rl.transform_observations(rl.vectorize(counter(3), 3), lambda obs: 0.7 + 0 * obs))
+    _, (obs, state, *_) = steps(env, 20, jnp.zeros(3))
+    found = rl.observation_statistics(state)
+    np.testing.assert_allclose(found.variance, 0, atol=1e-9)
+    np.testing.assert_allclose(obs, 0, atol=2e-3)
+
+
 def test_normalized_rewards_are_those_of_gymnasium_with_sums_that_begin_anew():
     env = rl.vectorize(rl.time_limit(rl.pendulum(), 4), 3)
     _, (*_, raw, terminated, truncated, _) = play(env, KEY, 10)
@@ -200,15 +209,12 @@ def test_inside_vectorize_each_environment_has_its_own_statistics():
 
 
 def test_statistics_may_be_traced():
-    env = rl.normalize_observations(counter(3))
-    _, state = env.reset(KEY)
-
     def first(shift: jax.Array) -> jax.Array:
-        learnt = rl.observation_statistics(state)._replace(mean=shift)
+        learnt = rl.RunningStatistics(jnp.array(9.0), shift, jnp.array([4.0]))
         return rl.normalize_observations(counter(3), statistics=learnt, update=False, eps=0.0).reset(KEY)[0]
 
     found = jax.vmap(first)(jnp.array([[0.0], [1.0]]))
-    np.testing.assert_allclose(found[:, 0] * np.sqrt(rl.observation_statistics(state).variance), [0, -1], rtol=1e-5)
+    np.testing.assert_allclose(found[:, 0], [0, -0.5])
 
 
 def test_scaled_and_clipped_actions_are_those_of_the_environment():
@@ -265,15 +271,30 @@ def test_vectorized_environments_are_rolled_out(num_envs):
     assert trajectory.reward.shape == (5, num_envs)
 
 
+@pytest.mark.parametrize("name", ["CartPole-v1", "Breakout-MinAtar", "MountainCarContinuous-v0"])
+def test_environments_of_gymnax_are_wrapped_and_rolled_out(name):
+    inner = rl.time_limit(rl.vectorize(gymnax.make(name)[0], 3), 6)
+    env = rl.normalize_rewards(rl.normalize_observations(rl.frame_stack(inner, 2)), 0.9)
+    space = env.action_space()
+    collect = training.rollout(env, lambda params, obs, key: jax.vmap(space.sample)(jax.random.split(key, 3)), 14)
+    _, trajectory = jax.jit(lambda: collect(None, collect.init(KEY, None)))()
+    ended = np.asarray(trajectory.ended)
+    assert trajectory.obs.shape[:3] == (14, 3, 2)
+    assert np.isfinite(trajectory.obs).all()
+    assert np.asarray(trajectory.truncated).sum() >= 3
+    assert trajectory.episode_length.max() == 6
+    np.testing.assert_array_equal(trajectory.first[1:], ended[:-1])
+
+
 def test_gradients_go_through_new_episodes_of_vectorized_environments():
-    env = rl.vectorize(rl.time_limit(rl.navigation(), 2), 2)
+    env = rl.vectorize(rl.time_limit(rl.navigation(), 2), 3)
     collect = training.rollout(env, lambda params, obs, key: params, 5)
 
     def loss(params: jax.Array) -> jax.Array:
         return jnp.sum(collect(params, collect.init(KEY, params))[1].reward)
 
     # Each of the three episodes adds minus (goal - a)^2, and, where it has a second step, minus (goal - 2 a)^2.
-    action, goal = np.full((2, 2), 0.05), 0.25
+    action, goal = np.full((3, 2), 0.05), 0.25
     expected = 3 * 2 * (goal - action) + 2 * 4 * (goal - 2 * action)
     np.testing.assert_allclose(jax.jit(jax.grad(loss))(jnp.asarray(action)), expected, rtol=1e-5)
 

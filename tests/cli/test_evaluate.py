@@ -1,0 +1,39 @@
+"""What a run left, judged again."""
+
+from pathlib import Path
+
+import pytest
+
+from .test_run import rows, setting
+
+SMALL = ["train.num_steps=2", "train.report_every=1", "train.batch_size=8"]
+
+
+@pytest.mark.parametrize("name", ["digits_convnet", "digits_resnet", "docstrings_gru"])
+def test_a_network_is_worth_what_its_last_report_said(name, renga):
+    assert renga("train", name, "--out", "run", *setting(*SMALL)).code == 0
+    answer = renga("evaluate", "run")
+    assert (answer.code, answer.err) == (0, "")
+    last = rows(Path("run"))[-1]
+    said = dict(zip(answer.out.split()[::2], answer.out.split()[1::2], strict=False))
+    wanted = {metric: value for metric, value in last.items() if metric.startswith("test_")}
+    assert len(wanted) >= 2
+    for metric, value in wanted.items():
+        assert float(said[metric]) == pytest.approx(value, rel=1e-3)
+
+
+def test_parameters_of_another_network_are_refused_by_path(renga):
+    assert renga("train", "digits_convnet", "--out", "run", *setting(*SMALL)).code == 0
+    config = Path("run/config.toml")
+    config.write_text(config.read_text(encoding="utf-8").replace("hidden = 512", "hidden = 64"), encoding="utf-8")
+    answer = renga("evaluate", "run")
+    assert answer.code == 2
+    assert answer.err.startswith("renga: run/params.npz: expected head/w (64, 10), got (512, 10)")
+
+
+def test_a_run_that_was_judged_by_others_is_refused(renga):
+    words = setting("generator.width=2", "critic.width=2", "train.num_steps=1", "train.report_every=1")
+    assert renga("train", "digits_dcgan", "--out", "run", *words, "--set", "test.classifier_steps=1").code == 0
+    answer = renga("evaluate", "run")
+    assert answer.code == 2
+    assert answer.err.startswith("renga: run: expected a run of a classifier, of a language model or of reinforcement")
