@@ -5,11 +5,11 @@
 Prints, of every seed, the mean return of 100 episodes on CartPole-v1 after 200,000 frames, greedily acted; 500 is the
 most there is:
 
-    500.0
+    500.0 500.0 500.0 500.0 500.0 500.0 500.0 500.0 500.0 500.0
 
 Targets are of six steps, which `rl.n_step` makes of sequences from the buffer; the target network is the average that
-`optim.ema_params` keeps in the chain. Squared errors count what is rare, the fall of the pole; with Huber's, which is
-usual, no seed comes above 100.
+`optim.ema_params` keeps in the chain. Squared errors count what is rare, the fall of the pole: with Huber's, which are
+usual, four of these ten seeds end below 130.
 
 Source: van Hasselt, Guez, Silver 2016, https://arxiv.org/abs/1509.06461, equation 4, over Mnih et al. 2015,
 https://doi.org/10.1038/nature14236; several steps as of Hessel et al. 2018, https://arxiv.org/abs/1710.02298; an

@@ -41,7 +41,7 @@ def loss_fn(params, task, key):
     frozen = lax.stop_gradient(params)
     _, seen = collect(frozen, collect.init(key, frozen, task))
     returns = rl.discounted_returns(seen.reward, terminated=seen.terminated, truncated=seen.truncated, discount=0.99)
-    advantage = jax.nn.standardize(returns - jnp.mean(returns, 1, keepdims=True), axis=None, epsilon=1e-8)
+    advantage = jax.nn.standardize(returns - jnp.mean(returns, 1, keepdims=True), axis=None, epsilon=float(os.environ.get("EPS", 1)))
     log_prob = policy.apply(params, seen.obs).log_prob(seen.action)
     first = jnp.cumsum(seen.ended, 0) == seen.ended
     total = jnp.sum(jnp.where(first, seen.reward, 0)) / NUM_EPISODES
@@ -56,7 +56,7 @@ def sample(key, num_tasks=NUM_TASKS):
 def main(num_updates: int = NUM_UPDATES):
     tested = jax.jit(training.evaluate_tasks(loss_fn, inner, inner_steps=3, has_aux=True))
     tasks = sample(jax.random.key(2), 40)
-    for name, inner_steps in {"maml": 1, "pretrained": 0}.items():
+    for name, inner_steps in {"maml": 1, }.items():
         step = training.step(training.maml(loss_fn, inner, inner_steps, has_aux=True), TX, has_aux=True)
         train = training.loop(step, sample, num_updates, report_every=num_updates // 10)
         params = policy.init(jax.random.key(0), jnp.zeros(2))

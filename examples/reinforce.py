@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from renga import nets, optim, training
 from renga.training import rl
 
-NUM_ENVS, NUM_STEPS, NUM_UPDATES, DISCOUNT = 16, 500, 200, 0.99
-TX = optim.adam(5e-3)
+NUM_ENVS, NUM_STEPS, NUM_UPDATES, DISCOUNT = 16, 500, 300, 0.99
+TX = optim.adam(optim.linear_schedule(5e-3, 0.0, NUM_UPDATES))
 ENV = rl.cart_pole()
 
 
@@ -40,7 +40,7 @@ def loss_fn(params, batch, key):
     policy, value = agent.apply(params, batch["obs"])
     surprise = batch["return"] - value
     weight = jax.nn.standardize(jax.lax.stop_gradient(surprise), axis=None)
-    return jnp.mean(-policy.log_prob(batch["action"]) * weight + 1e-3 * surprise**2)
+    return jnp.mean(-policy.log_prob(batch["action"]) * weight + surprise**2)
 
 
 def train(key, num_updates=NUM_UPDATES):

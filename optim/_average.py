@@ -189,7 +189,7 @@ def eval_params(opt_state: Any, params: Any) -> Any:
 
     Known are `ema_params`, `average_params`, `lookahead`, `past_extragradient` and Optax's schedule-free optimizers,
     anywhere in a chain or a wrapper. Parameters that a mask hides from it are as they are; in a partition each group
-    may have its own.
+    may have its own, and under `by_player` each player.
 
     Args:
       opt_state: state of the chain.
@@ -204,19 +204,11 @@ def eval_params(opt_state: Any, params: Any) -> Any:
     >>> eval_params(tx.init(params), params)["w"].tolist()
     [1.0, 1.0]
     """
-    views: list[Any] = []
-
-    def look(state: Any) -> bool:
-        known = isinstance(state, _VIEWS)
-        if known:
-            views.append(state)
-        return known
-
-    jax.tree.leaves(opt_state, is_leaf=look)
-    seen = [_seen(view, params) for view in views]
+    views = _views(opt_state, params)
+    seen = [own for _, own in views]
     owners = jax.tree.map(lambda _, *own: sum(not is_hole(leaf) for leaf in own), params, *seen)
     if not views or max(jax.tree.leaves(owners), default=1) > 1:
-        found = " and ".join(type(view).__name__ for view in views) or "none"
+        found = " and ".join(name for name, _ in views) or "none"
         raise ValueError(
             f"eval_params: expected the state of one link that keeps other parameters to evaluate with, got {found}. "
             "Put ema_params(0.999) at the end of the chain."
@@ -224,6 +216,31 @@ def eval_params(opt_state: Any, params: Any) -> Any:
     for own in seen:
         params = fill(own, params)
     return params
+
+
+def _views(opt_state: Any, params: Any) -> list[tuple[str, Any]]:
+    """The links that keep other parameters, by name, each with these parameters."""
+    found: list[tuple[str, Any]] = []
+
+    def look(state: Any) -> bool:
+        if isinstance(state, _VIEWS):
+            found.append((type(state).__name__, _seen(state, params)))
+        elif _is_by_player(state, params):
+            hidden = jax.tree.map(lambda _: optax.MaskedNode(), params)
+            for player, own in state.items():
+                found.extend((name, hidden | {player: seen}) for name, seen in _views(own, params[player]))
+        else:
+            return False
+        return True
+
+    jax.tree.leaves(opt_state, is_leaf=look)
+    return found
+
+
+def _is_by_player(state: Any, params: Any) -> bool:
+    """Whether a state is a dict of the players' states; a partition's, by group, is of masked ones."""
+    together = isinstance(state, dict) and isinstance(params, dict) and state.keys() == params.keys()
+    return together and not any(isinstance(own, optax.MaskedState) for own in state.values())
 
 
 def _seen(view: Any, params: Any) -> Any:

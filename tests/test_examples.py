@@ -112,3 +112,10 @@ def test_the_lagrangian_player_meets_the_conditions_of_a_solution():
     assert float(prices.min()) >= 0
     assert float(abs(prices * (losses - example.BOUND)).max()) < 0.1 * float(prices.max()) * example.BOUND
     assert float(abs(slope).max()) < 0.02
+
+
+def test_a_short_run_of_ppo_learns_to_hold_the_pole_for_longer():
+    example = load("ppo")
+    _, metrics = jax.jit(example.train, static_argnums=1)(jax.random.key(0), 40)
+    assert float(metrics["return"][-10:].mean()) > 2 * float(metrics["return"][:5].mean())
+    assert all(0 < each <= 500 for each in example.main(num_seeds=2, num_updates=2))

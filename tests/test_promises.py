@@ -147,3 +147,19 @@ def test_a_network_trained_under_attack_withstands_twenty_points_more_and_is_as_
             found[name] = {row["attack"]: float(row["accuracy"]) for row in csv.DictReader(table)}
     assert found["robust"]["pgd"] >= found["plain"]["pgd"] + 0.2
     assert found["robust"]["clean"] >= found["plain"]["clean"] - 0.03
+
+
+@pytest.mark.long
+def test_ppo_balances_the_pole_on_nine_seeds_of_ten():
+    returns = load("ppo").main()
+    assert sum(each >= 475 for each in returns) >= 9
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("config", "promised"),
+    [("ppo_cart_pole", 475), ("ppo_pendulum", -230), ("ppo_recall", 0.95), ("dqn_cart_pole", 475)],
+)
+def test_agents_reach_what_the_headers_of_their_configs_say(config, promised, tmp_path):
+    assert main(["train", config, "--out", str(tmp_path / "run")]) == 0
+    assert last_row(tmp_path / "run")["test_return"] >= promised

@@ -94,6 +94,30 @@ where it stands; `adversarial` puts any loss under an attack:
 >>> train_state, _ = jax.jit(train)(init(players, tx), jax.random.key(0))
 >>> {name: abs(player.item()) < 0.02 for name, player in train_state.params.items()}
 {'x': True, 'y': True}
+
+**Runs that are stopped** go on: with `checkpoints`, `fit` saves now and then, at its end, and before it answers to
+Ctrl-C or SIGTERM. The same program, run again, takes up the last checkpoint that is whole, and ends with the very
+numbers, and the history, of a run that nothing stopped:
+
+>>> import tempfile
+>>> feed, begin = batches(data, 16, key=jax.random.key(1)), init(net.init(jax.random.key(0), x), tx)
+>>> saved = Checkpoints(tempfile.mkdtemp(), keep=3, best=("loss", "min"))
+>>> _ = fit(step(loss_fn, tx), begin, feed, num_steps=70, checkpoints=saved, progress=False)
+>>> resumed, history = fit(step(loss_fn, tx), begin, feed, num_steps=300, checkpoints=saved, progress=False)
+>>> whole, _ = fit(step(loss_fn, tx), begin, feed, num_steps=300, progress=False)
+>>> resumed.step.item(), saved.steps, all(map(jnp.array_equal, jax.tree.leaves(resumed), jax.tree.leaves(whole)))
+(300, (70, 300), True)
+
+**Rollouts** are a policy acting in an environment, one scan that goes on where it stopped. Environments are values with
+gymnax's functions; `training.rl` has some, wrappers and bridges to others, and what learners are made of: returns and
+advantages that tell a termination from a truncation, minibatches, replay buffers, distributions of actions:
+
+>>> env = rl.normalize_observations(rl.vectorize(rl.cart_pole(), 8))
+>>> collect = rollout(env, lambda params, obs, key: (obs @ params > 0).astype(int), 50)
+>>> rollout_state, seen = jax.jit(collect)(jnp.ones(4), collect.init(jax.random.key(0), jnp.ones(4)))
+>>> returns = rl.discounted_returns(seen.reward, terminated=seen.terminated, truncated=seen.truncated, discount=0.99)
+>>> seen.next_obs.shape, returns.shape, rl.observation_statistics(rollout_state).mean.shape
+((50, 8, 4), (50, 8), (4,))
 """
 
 from . import rl as rl

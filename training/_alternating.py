@@ -1,7 +1,7 @@
 """Playing in turn: a training step in which the players of a game move one after another."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -11,9 +11,9 @@ import optax
 
 from .. import optim
 from .._call import recording
-from ..optim import oracle
+from ..optim import Oracle, oracle
 from ._checks import check_count, path_of
-from ._game import check_player
+from ._game import check_player, check_states, own_state
 from ._returned import LossFn, whole_form
 from ._state import TrainState, check_link
 
@@ -32,20 +32,23 @@ def alternating(
 
     Args:
       loss_fn: a game.
-      tx: `optim.by_player({...})`, a link for each player, or a chain that ends in it.
+      tx: `optim.by_player({...})`, a link for each player, or a chain that ends in it. What stands in front takes
+        the updates of one player at a time, as a clip does; averages and lookahead go inside, to each player.
       turns: how many moves each player makes, in this order, such as `{"critic": 5, "generator": 1}`. Several are a
         scan.
       own_batches: whether every array of the batch has an axis of moves in front, a batch for each; otherwise all
         moves are on one batch.
       has_aux: as for `game`.
-      stateful: as for `game`. In its turn a player's own state alone changes.
+      stateful: as for `game`, of `zero_sum` too. In its turn a player's own state alone changes.
     Returns:
       A pure function `(train_state, batch) -> (train_state, metrics)`, of a state from `init(players, tx)`. The losses
-      are those before each player's last move, and so are the metrics. Every move has a key of its own. It prints,
-      compares, hashes and pickles as the call that made it.
+      are those before each player's last move, and so are metrics with its name, as `"accuracy/critic"`; others are of
+      the last move of all. Every move has a key of its own. It prints, compares, hashes and pickles as the call that
+      made it.
     Raises:
-      ValueError: for turns out of range; when called, for unknown players and for a batch of another number of moves.
-      TypeError: if `tx` has no `optim.by_player`.
+      ValueError: for turns out of range; when called, for unknown players, a batch of another number of moves, a state
+        that is no player's, and links that need the updates of all players at once.
+      TypeError: if `tx` has no `optim.by_player`; when called, if the losses do not return a player's state.
 
     >>> value = zero_sum(lambda p, batch, key: p["x"] * p["y"], minimize="x", maximize="y")
     >>> tx = optim.by_player({"x": optim.sgd(0.1), "y": optim.sgd(0.1)})
@@ -72,6 +75,8 @@ def alternating(
             check_player("alternating", player, players)
         if own_batches:
             _check_moves(batch, num_moves)
+        if stateful:
+            check_states("alternating", state, players)
 
         def move(player: str, carry: Any, index: Any) -> Any:
             players, opt_state, state = carry
@@ -83,21 +88,45 @@ def alternating(
                 return {player: losses[player]}, beside
 
             found = oracle(own_loss, {player: players[player]}, has_aux=True)
-            updates, opt_state = tx.update(found.grads, opt_state, players, **found.extra)
+            updates, opt_state = _updates(tx, found, opt_state, players)
             new, metrics = found.aux
             moved = optax.apply_updates({player: players[player]}, updates)
-            state = {**state, player: new[player]} if stateful and player in state else state
-            return (players | moved, opt_state, state), (found.value[player], metrics)
+            if stateful and player in state:
+                state = {**state, player: own_state("alternating", player, new)}
+            return (players | moved, opt_state, state), (found.value[player], _shown(metrics, player, turns))
 
         carry, first, losses, metrics = (players, opt_state, state), 0, {}, {}
         for player, num in order:
             indices = np.arange(first, first + num)
-            carry, (loss, metrics) = _moves(functools.partial(move, player), carry, indices)
-            losses[f"loss/{player}"], first = loss, first + num
+            carry, (loss, last) = _moves(functools.partial(move, player), carry, indices)
+            losses[f"loss/{player}"], metrics, first = loss, metrics | last, first + num
         players, opt_state, state = carry
         return TrainState(players, opt_state, state, count + 1, key), losses | metrics
 
     return one_step
+
+
+def _updates(tx: optim.Link, found: Oracle, opt_state: Any, players: Any) -> tuple[Any, Any]:
+    """One player's updates.
+
+    Raises:
+      ValueError: if links around `by_player` do not take these alone.
+    """
+    try:
+        return tx.update(found.grads, opt_state, players, **found.extra)
+    except ValueError as error:
+        if tx.call is not None and tx.call.name == "by_player":
+            raise
+        raise ValueError(
+            f"alternating: expected links around by_player that take the updates of one player at a time, got {tx!r}. "
+            "Give them to each player inside by_player, or let all play at once by training.step."
+        ) from error
+
+
+def _shown(metrics: dict[str, Any], player: str, turns: Iterable[str]) -> dict[str, Any]:
+    """Metrics without those that go by the name of another player, who has a turn to show them."""
+    others = tuple(f"/{each}" for each in turns if each != player)
+    return {name: value for name, value in metrics.items() if not name.endswith(others)}
 
 
 def _moves(move: Callable[..., Any], carry: Any, indices: np.ndarray) -> Any:

@@ -1,6 +1,6 @@
 """Games: a loss for each player, of which each follows its own gradient."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -33,8 +33,8 @@ def game(losses: Mapping[str, LossFn], *, has_aux: bool = False, stateful: bool 
       `(players, state, batch, key) -> (losses, (state, metrics))`. It prints, compares and hashes as the call that
       made it.
     Raises:
-      ValueError: without losses.
-      TypeError: when called, if a loss does not return what the flags say.
+      ValueError: without losses; when called, for a state that is no player's.
+      TypeError: when called, if a loss does not return what the flags say, or not its player's state.
 
     >>> losses = {"x": lambda p, batch, key: p["x"] * p["y"], "y": lambda p, batch, key: -p["x"] * p["y"]}
     >>> tx = optim.extragradient(optim.sgd(0.1))
@@ -48,10 +48,12 @@ def game(losses: Mapping[str, LossFn], *, has_aux: bool = False, stateful: bool 
     wholes = {player: whole_form(f"game: {player}", loss, has_aux, stateful) for player, loss in losses.items()}
 
     def field(players: Any, state: Any, batch: Any, key: jax.Array | None) -> Any:
+        if stateful:
+            check_states("game", state, wholes)
         found = {player: whole(players, state, batch, key) for player, whole in wholes.items()}
         values = {player: value for player, (value, _) in found.items()}
         metrics = {f"{name}/{p}": each for p, (_, (_, own)) in found.items() for name, each in own.items()}
-        states = {player: found[player][1][0][player] for player in state} if stateful else state
+        states = {player: own_state("game", player, found[player][1][0]) for player in state} if stateful else state
         return values, (states, metrics)
 
     return in_form(field, has_aux, stateful)
@@ -210,3 +212,29 @@ def check_player(name: str, player: str, players: Any) -> None:
     if not isinstance(players, dict) or player not in players:
         found = sorted(players) if isinstance(players, dict) else type(players).__name__
         raise ValueError(f"{name}: expected {player!r} to be one of the players, got {found}")
+
+
+def check_states(name: str, state: Any, players: Iterable[str]) -> None:
+    """Refuses a state that is not made of players' own: nobody would take it along.
+
+    Raises:
+      ValueError: naming who asks, the players, and what there is.
+    """
+    if not isinstance(state, dict) or not set(state) <= set(players):
+        found = sorted(state) if isinstance(state, dict) else type(state).__name__
+        raise ValueError(
+            f"{name}: expected a state of players, a dict with names of {sorted(players)}, got {found}. "
+            "Write training.init(players, tx, state={'player': its state})."
+        )
+
+
+def own_state(name: str, player: str, states: Any) -> Any:
+    """A player's state among those that its loss returned.
+
+    Raises:
+      TypeError: if it is not there.
+    """
+    if not isinstance(states, dict) or player not in states:
+        found = sorted(states) if isinstance(states, dict) else type(states).__name__
+        raise TypeError(f"{name}: {player}: expected loss_fn to return states with that of {player!r}, got {found}")
+    return states[player]

@@ -67,6 +67,29 @@ def test_updates_of_one_player_leave_the_others_states():
     assert jnp.any(after["y"][0].trace != state["y"][0].trace)
 
 
+def test_each_player_is_evaluated_with_the_average_that_its_link_keeps():
+    tx: Any = optim.by_player({"x": optim.chain(optim.sgd(0.1), optim.ema_params(0.5)), "y": optim.sgd(0.1)})
+    state, params = tx.init(PLAYERS), PLAYERS
+    for _ in range(2):
+        updates, state = tx.update(optim.oracle(bilinear, params).grads, state, params)
+        params = optax.apply_updates(params, updates)
+    seen = optim.eval_params(state, params)
+    np.testing.assert_array_equal(seen["x"], optim.eval_params(state["x"], params["x"]))
+    assert jnp.any(seen["x"] != params["x"])
+    np.testing.assert_array_equal(seen["y"], params["y"])
+    both: Any = optim.chain(optim.clip(1.0), optim.by_player({p: optim.lookahead(optim.sgd(0.1), 2) for p in PLAYERS}))
+    jax.tree.map(np.testing.assert_array_equal, optim.eval_params(both.init(PLAYERS), PLAYERS), PLAYERS)
+    twice: Any = optim.chain(both, optim.ema_params(0.5))
+    with pytest.raises(ValueError, match="got LookaheadState and LookaheadState and AverageParamsState"):
+        optim.eval_params(twice.init(PLAYERS), PLAYERS)
+
+
+def test_groups_that_go_by_the_names_of_parameters_keep_their_averages():
+    links = {name: optim.chain(optim.sgd(0.1), optim.ema_params(0.5)) for name in PLAYERS}
+    tx: Any = optax.partition(links, {name: name for name in PLAYERS})
+    jax.tree.map(np.testing.assert_array_equal, optim.eval_params(tx.init(PLAYERS), PLAYERS), PLAYERS)
+
+
 def test_optax_finds_what_has_the_shape_of_parameters_in_its_state():
     tx: Any = optim.by_player(LINKS)
     seen: Any = optax.tree_map_params(tx, lambda leaf: leaf + 1, tx.init(PLAYERS))
