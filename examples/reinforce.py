@@ -1,11 +1,14 @@
-"""REINFORCE with a baseline, the shortest learner: whole returns, and no more.
+"""REINFORCE with a baseline, the shortest of learners: what came of an action says how much more of it there shall be.
 
-    python examples/reinforce.py        10 seconds
+    python examples/reinforce.py        13 seconds
 
-Prints, of five seeds, the mean return of 100 episodes on CartPole-v1, greedily acted; 500 is the most there is:
+Prints, of five seeds, the mean return of 100 episodes on CartPole-v1 after 250 updates of 8,000 frames, greedily acted;
+500 is the most there is:
 
-Source: Williams 1992, https://doi.org/10.1007/BF00992696, equation 11, with the baseline of section 13.4 of Sutton,
-Barto 2018, http://incompleteideas.net/book/the-book-2nd.html.
+    472.2 500.0 494.1 495.1 500.0
+
+Source: Williams 1992, https://doi.org/10.1007/BF00992696, equation 11; the baseline as of Sutton, Barto 2018,
+http://incompleteideas.net/book/the-book-2nd.html, section 13.4.
 """
 
 import jax
@@ -14,7 +17,7 @@ import jax.numpy as jnp
 from renga import nets, optim, training
 from renga.training import rl
 
-NUM_ENVS, NUM_STEPS, NUM_UPDATES, DISCOUNT = 16, 500, 300, 0.99
+NUM_ENVS, NUM_STEPS, NUM_UPDATES, DISCOUNT = 16, 500, 250, 0.995
 TX = optim.adam(optim.linear_schedule(5e-3, 0.0, NUM_UPDATES))
 ENV = rl.cart_pole()
 
@@ -70,12 +73,10 @@ def main(num_seeds: int = 5, num_updates: int = NUM_UPDATES) -> list[float]:
     @jax.jit
     @jax.vmap
     def run(key):
-        params, on_the_way = train(key, num_updates)
-        return jnp.mean(evaluate(params, jax.random.fold_in(key, 1)).returns), on_the_way
+        params, _ = train(key, num_updates)
+        return jnp.mean(evaluate(params, jax.random.fold_in(key, 1)).returns)
 
-    returns, w = run(jax.random.split(jax.random.key(0), num_seeds))
-    print(w[:, ::20].round(1))
-    returns = returns.tolist()
+    returns = run(jax.random.split(jax.random.key(0), num_seeds)).tolist()
     print(*(f"{each:.1f}" for each in returns))
     return returns
 

@@ -16,10 +16,10 @@ from renga import nets, optim, training
 from renga.training import rl
 
 NUM_UPDATES, WARM_UP, CAPACITY, BATCH_SIZE = 10_000, 500, 10_000, 128
-DISCOUNT, TARGET_ENTROPY, RATE = 0.99, -1.0, 1e-3
+DISCOUNT, TARGET_ENTROPY = 0.99, -1.0
 KEPT = ("obs", "action", "reward", "terminated", "next_obs")
 ENV = rl.scale_actions(rl.pendulum())
-TX = optim.chain(optim.adam(RATE), optim.ema_params(0.995, debias=False))
+TX = optim.chain(optim.adam(optim.linear_schedule(1e-3, 0.0, NUM_UPDATES)), optim.ema_params(0.995, debias=False))
 
 actor, critics = nets.mlp(64, 64, 2), nets.ensemble(nets.mlp(64, 64, 1), 2)
 
@@ -73,7 +73,7 @@ def temperature_loss(players, batch, key):
 
 
 def train(key, num_updates=NUM_UPDATES):
-    """A whole run, from a key to the players."""
+    """A whole run, from a key to the players and the returns of episodes on the way."""
     init_key, env_key, sample_key, loss_key = jax.random.split(key, 4)
     actor_key, critics_key = jax.random.split(init_key)
     losses = {"actor": actor_loss, "critics": critics_loss, "temperature": temperature_loss}
@@ -90,7 +90,7 @@ def train(key, num_updates=NUM_UPDATES):
         target = optim.eval_params(train_state.opt_state, train_state.params)
         batch = {"seen": buffer.sample(replay_state, key, BATCH_SIZE), "target": target}
         train_state, _ = step(train_state, batch)
-        return (train_state, rollout_state, replay_state), (seen.ended[0], seen.episode_return[0])
+        return (train_state, rollout_state, replay_state), training.episode_metrics(seen)
 
     players = {"actor": actor.init(actor_key, jnp.zeros(3)), "critics": critics.init(critics_key, jnp.zeros(4))}
     players["temperature"] = jnp.zeros(())
@@ -109,14 +109,10 @@ def main(num_seeds: int = 4, num_updates: int = NUM_UPDATES) -> list[float]:
     @jax.jit
     @jax.vmap
     def run(key):
-        players, (e, r) = train(key, num_updates)
-        n = 10
-        curve = jnp.sum(jnp.where(e, r, 0).reshape(n, -1), 1) / jnp.sum(e.reshape(n, -1), 1)
-        return jnp.mean(evaluate(players, jax.random.fold_in(key, 1)).returns), curve, jnp.exp(players["temperature"])
+        players, _ = train(key, num_updates)
+        return jnp.mean(evaluate(players, jax.random.fold_in(key, 1)).returns)
 
-    returns, curve, t = run(jax.random.split(jax.random.key(0), num_seeds))
-    print(curve.round(0), t)
-    returns = returns.tolist()
+    returns = run(jax.random.split(jax.random.key(0), num_seeds)).tolist()
     print(*(f"{each:.1f}" for each in returns))
     return returns
 

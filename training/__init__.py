@@ -208,9 +208,6 @@ from ._private import noised as noised
 from ._private import private as private
 from ._reptile import reptile as reptile
 from ._rollout import Rollout as Rollout
-from ._rollout import RolloutState as RolloutState
-from ._rollout import Trajectory as Trajectory
-from ._rollout import episode_metrics as episode_metrics
 from ._rollout import rollout as rollout
 from ._samples import Modes as Modes
 from ._samples import frechet_distance as frechet_distance
@@ -233,3 +230,6 @@ from ._step import step as step
 from ._tasks import episodes as episodes
 from ._tasks import sinusoids as sinusoids
 from ._tasks import split_classes as split_classes
+from ._trajectory import RolloutState as RolloutState
+from ._trajectory import Trajectory as Trajectory
+from ._trajectory import episode_metrics as episode_metrics

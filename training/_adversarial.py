@@ -28,15 +28,16 @@ def fgsm(epsilon: float | jax.Array, *, bounds: tuple[float, float] | None = Non
     Returns:
       `attack(loss_fn, x, key) -> x`, with `loss_fn(x) -> loss`.
     Raises:
-      ValueError: if `epsilon` is negative.
+      ValueError: if `epsilon` is negative, or the bounds are no interval.
 
     >>> fgsm(0.1)(lambda x: jnp.sum(x**2), jnp.array([1.0, -2.0]), None).tolist()
     [1.100000023841858, -2.0999999046325684]
     """
     check_radius("fgsm", "epsilon", epsilon)
+    _check_bounds("fgsm", bounds)
 
     def attack(loss_fn: Callable[[jax.Array], jax.Array], x: jax.Array, key: jax.Array | None) -> jax.Array:
-        return _within(x + epsilon * jnp.sign(jax.grad(loss_fn)(x)), bounds)
+        return _within(x + jnp.asarray(epsilon, x.dtype) * jnp.sign(jax.grad(loss_fn)(x)), bounds)
 
     return attack
 
@@ -75,18 +76,22 @@ def pgd(
     check_count("pgd", "num_steps", num_steps, at_least=1)
     if norm not in _NORMS:
         raise ValueError(f"pgd: expected norm to be one of {', '.join(_NORMS)}, got {norm!r}")
+    if step_size is not None:
+        check_radius("pgd", "step_size", step_size)
+    _check_bounds("pgd", bounds)
     direction, project, draw = _NORMS[norm]
-    length = 2.5 * epsilon / num_steps if step_size is None else step_size
+    each = 2.5 * epsilon / num_steps if step_size is None else step_size
 
     def attack(loss_fn: Callable[[jax.Array], jax.Array], x: jax.Array, key: jax.Array | None) -> jax.Array:
         if random_start and key is None:
             raise ValueError("pgd: expected a key for its random start, got None. Give one, or random_start=False.")
+        radius, length = (jnp.asarray(size, x.dtype) for size in (epsilon, each))
 
         def one(_: Any, moved: jax.Array) -> jax.Array:
             moved = moved + length * direction(jax.grad(loss_fn)(moved))
-            return _within(x + project(moved - x, epsilon), bounds)
+            return _within(x + project(moved - x, radius), bounds)
 
-        start = _within(x + epsilon * draw(key, x), bounds) if random_start else x
+        start = _within(x + radius * draw(key, x), bounds) if random_start else x
         return lax.fori_loop(0, num_steps, one, start)
 
     return attack
@@ -167,13 +172,21 @@ def _check_inputs(batch: Any, inputs: str) -> None:
 
 def _to_l2(x: jax.Array) -> jax.Array:
     """Each example at length 1, or zero."""
-    squares = jnp.sum(jnp.square(x), tuple(range(1, x.ndim)), keepdims=True)
-    return jnp.where(squares > 0, x * lax.rsqrt(jnp.where(squares > 0, squares, 1)), 0)
+    # Squares of small slopes, as those of a sure network are, would be zero: the largest part is brought to 1 first.
+    most = lax.stop_gradient(jnp.max(jnp.abs(x), tuple(range(1, x.ndim)), keepdims=True))
+    x = x / jnp.where(most > 0, most, 1)
+    return x / _lengths(x, 1)
 
 
 def _into_l2(x: jax.Array, epsilon: Any) -> jax.Array:
-    norms = jnp.sqrt(jnp.sum(jnp.square(x), tuple(range(1, x.ndim)), keepdims=True))
-    return x * jnp.minimum(1, epsilon / jnp.maximum(norms, jnp.finfo(x.dtype).tiny))
+    norms = _lengths(x, 0)
+    return jnp.where(norms > epsilon, x * (epsilon / jnp.where(norms > epsilon, norms, 1)), x)
+
+
+def _lengths(x: jax.Array, of_zero: float) -> jax.Array:
+    """Of each example, with a derivative that is finite at zero."""
+    squares = jnp.sum(jnp.square(x), tuple(range(1, x.ndim)), keepdims=True)
+    return jnp.where(squares > 0, jnp.sqrt(jnp.where(squares > 0, squares, 1)), of_zero)
 
 
 def _from_l2(key: jax.Array, x: jax.Array) -> jax.Array:
@@ -192,6 +205,11 @@ _NORMS: dict[str, Any] = {
     ),
     "l2": (_to_l2, _into_l2, _from_l2),
 }
+
+
+def _check_bounds(name: str, bounds: tuple[float, float] | None) -> None:
+    if bounds is not None and not bounds[0] < bounds[1]:
+        raise ValueError(f"{name}: expected bounds (low, high) with low below high, got {bounds!r}")
 
 
 def _within(x: jax.Array, bounds: tuple[float, float] | None) -> jax.Array:

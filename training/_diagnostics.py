@@ -12,6 +12,7 @@ from jax.flatten_util import ravel_pytree
 from .._call import recording
 from ..optim import oracle
 from ._checks import check_count
+from ._game import check_player
 from ._returned import LossFn, loss_metrics, whole_form
 from ._state import TrainState, check_link
 from ._unroll import descend
@@ -21,8 +22,8 @@ class RitzValues(NamedTuple):
     """Eigenvalues of a matrix as a few products show them.
 
     Attributes:
-      values: `[steps]`, complex, the largest in size first.
-      residuals: how far `A @ v` is from `value * v`, `[steps]`, for a vector of length 1.
+      values: `[steps]`, complex, the largest in size first; NaN, at the end, where there was nothing left to find.
+      residuals: how far `A @ v` is from `value * v`, `[steps]`, for a vector of length 1; NaN likewise.
     """
 
     values: jax.Array
@@ -66,10 +67,13 @@ def ritz_values(matvec: Callable[[Any], Any], like: Any, key: jax.Array, *, num_
       like: a tree of the structure, shapes and dtypes of the vectors.
       key: of the vector to start from.
       num_steps: products; as many as there are numbers in `like` if that is fewer, and then all values are found.
+        Products that span a space which the matrix does not leave end the search: an eigenvalue that occurs twice
+        may be found once.
     Returns:
       A `RitzValues(values, residuals)`. JAX computes eigenvalues of such matrices on CPUs alone.
     Raises:
       ValueError: if `num_steps` is below 1.
+      TypeError: if `like` is complex: the field of such players is linear over the real numbers only.
 
     >>> turn = lambda v: jnp.array([[0.0, 1.0], [-1.0, 0.0]]) @ v
     >>> ritz_values(turn, jnp.zeros(2), jax.random.key(0)).values.imag.round(4).tolist()
@@ -77,13 +81,17 @@ def ritz_values(matvec: Callable[[Any], Any], like: Any, key: jax.Array, *, num_
     """
     check_count("ritz_values", "num_steps", num_steps, at_least=1)
     flat, unravel = ravel_pytree(like)
-    steps = min(num_steps, flat.size)
+    if jnp.issubdtype(flat.dtype, jnp.complexfloating):
+        raise TypeError(
+            f"ritz_values: expected vectors of real numbers, got {flat.dtype}. Give both parts as real ones."
+        )
+    steps, dtype = min(num_steps, flat.size), jnp.promote_types(flat.dtype, jnp.float32)
     tiny = jnp.finfo(flat.dtype).eps * flat.size
 
     def one(carry: Any, index: jax.Array) -> Any:
         basis, hessenberg = carry
-        image = ravel_pytree(matvec(unravel(basis[index])))[0]
-        size, left, along = jnp.linalg.norm(image), image, jnp.zeros(steps + 1, flat.dtype)
+        image = ravel_pytree(matvec(unravel(basis[index].astype(flat.dtype))))[0].astype(dtype)
+        size, left, along = jnp.linalg.norm(image), image, jnp.zeros(steps + 1, dtype)
         for _ in range(2):  # twice is enough
             part = basis @ left
             along, left = along + part, left - part @ basis
@@ -92,12 +100,14 @@ def ritz_values(matvec: Callable[[Any], Any], like: Any, key: jax.Array, *, num_
         basis = basis.at[index + 1].set(jnp.where(ended, 0, left / jnp.where(ended, 1, length)))
         return (basis, hessenberg.at[:, index].set(along.at[index + 1].set(jnp.where(ended, 0, length)))), None
 
-    begin = jax.random.normal(key, flat.shape, flat.dtype)
-    basis = jnp.zeros((steps + 1, flat.size), flat.dtype).at[0].set(begin / jnp.linalg.norm(begin))
-    (_, hessenberg), _ = lax.scan(one, (basis, jnp.zeros((steps + 1, steps), flat.dtype)), jnp.arange(steps))
+    begin = jax.random.normal(key, flat.shape, dtype)
+    basis = jnp.zeros((steps + 1, flat.size), dtype).at[0].set(begin / jnp.linalg.norm(begin))
+    (basis, hessenberg), _ = lax.scan(one, (basis, jnp.zeros((steps + 1, steps), dtype)), jnp.arange(steps))
     values, vectors = jnp.linalg.eig(hessenberg[:steps])
-    order = jnp.argsort(-jnp.abs(values))
-    return RitzValues(values[order], jnp.abs(hessenberg[steps, steps - 1] * vectors[steps - 1])[order])
+    in_space = jnp.linalg.norm(basis[:steps], axis=-1) @ jnp.abs(vectors) ** 2 > 0.5
+    order = jnp.argsort(jnp.where(in_space, -jnp.abs(values), jnp.inf))
+    residuals = jnp.abs(hessenberg[steps, steps - 1] * vectors[steps - 1])
+    return RitzValues(*(jnp.where(in_space, found, jnp.nan)[order] for found in (values, residuals)))
 
 
 @recording
@@ -120,7 +130,7 @@ def duality_gap(
     Returns:
       `(players, batch=None, key=None) -> gap`, `[]`.
     Raises:
-      ValueError: if `num_steps` is below 1.
+      ValueError: if `num_steps` is below 1; when called, if there are no such players.
       TypeError: if `tx` is no chain.
 
     >>> value = zero_sum(lambda p, batch, key: p["x"] ** 2 - p["y"] ** 2, minimize="x", maximize="y")
@@ -134,6 +144,8 @@ def duality_gap(
 
     def gap(players: Any, batch: Any = None, key: jax.Array | None = None) -> jax.Array:
         def reached(player: str) -> jax.Array:
+            check_player("duality_gap", player, players)
+
             def own_loss(own: Any, _: Any) -> Any:
                 return whole({**players, player: own}, None, batch, key)[0][player], None
 
@@ -153,6 +165,8 @@ def tracked(step: Callable[[TrainState, Any], Any]) -> Callable[[TrainState, Any
     Returns:
       A step with further metrics: `moved/player`, the length of its move, of which the sum over steps is the length of
       its path.
+    Raises:
+      TypeError: when called, if the parameters are no dict.
 
     >>> value = zero_sum(lambda p, batch, key: p["x"] * p["y"], minimize="x", maximize="y")
     >>> tx = optim.sgd(0.1)
@@ -163,6 +177,8 @@ def tracked(step: Callable[[TrainState, Any], Any]) -> Callable[[TrainState, Any
 
     def one_step(train_state: TrainState, batch: Any) -> Any:
         after, metrics = step(train_state, batch)
+        if not isinstance(after.params, dict):
+            raise TypeError(f"tracked: expected a dict of players, got {type(after.params).__name__}")
         moves = jax.tree.map(jnp.subtract, after.params, train_state.params)
         return after, metrics | {f"moved/{player}": optax.tree.norm(move) for player, move in moves.items()}
 
@@ -178,7 +194,7 @@ def field_metrics(loss_fn: LossFn) -> Callable[..., dict[str, jax.Array]]:
     Returns:
       `(players, batch=None, key=None) -> metrics`: `loss/player`, `norm/player`, and `turn`, the angle in radians
       between the field and how it changes along itself: 0 or pi where it is a gradient with one curvature, pi / 2 where
-      it only rotates.
+      it only rotates, and where there is no field, or no change, to turn.
 
     >>> value = zero_sum(lambda p, batch, key: p["x"] * p["y"], minimize="x", maximize="y")
     >>> metrics = field_metrics(value)({"x": jnp.array(3.0), "y": jnp.array(4.0)})

@@ -207,7 +207,9 @@ def _slopes(name: str, critic: Critic, x: jax.Array) -> jax.Array:
             raise ValueError(f"{name}: expected critic to return one value an example, got shape {values.shape}")
         return jnp.sum(values)
 
-    return jnp.sum(jnp.square(jax.grad(total)(x)), tuple(range(1, x.ndim)))
+    slope = jax.grad(total)(x)
+    wide = slope.astype(jnp.promote_types(slope.dtype, jnp.float32))  # half precision squares no more than 255
+    return jnp.sum(jnp.square(wide), tuple(range(1, x.ndim)))
 
 
 def _softplus(x: jax.Array) -> jax.Array:

@@ -63,8 +63,11 @@ def _length(w: jax.Array) -> jax.Array:
 
 
 def _unit(w: jax.Array) -> jax.Array:
+    # Squares of small slopes would be zero: the largest part is brought to 1 first.
+    most = lax.stop_gradient(jnp.max(jnp.abs(w), initial=0))
+    w = w / jnp.where(most > 0, most, 1)
     length = _length(w)
-    return jnp.where(length > 0, w / jnp.where(length > 0, length, 1), 0)
+    return w / jnp.where(length > 0, length, 1)
 
 
 def _into(w: jax.Array, radius: jax.Array) -> jax.Array:

@@ -70,6 +70,7 @@ def sliced_wasserstein(first: jax.Array, second: jax.Array, key: jax.Array, *, n
     2.0
     """
     check_count("sliced_wasserstein", "num_slices", num_slices, at_least=1)
+    _check_features("sliced_wasserstein", first, second)
     if first.shape != second.shape:
         raise ValueError(
             f"sliced_wasserstein: expected as many samples of as many features, got {first.shape} and {second.shape}"
@@ -101,10 +102,7 @@ def maximum_mean_discrepancy(
     True
     """
     _check_features("maximum_mean_discrepancy", first, second)
-    if min(len(first), len(second)) < 2:
-        raise ValueError(
-            f"maximum_mean_discrepancy: expected two samples or more of each, got {len(first)} and {len(second)}"
-        )
+    _check_two("maximum_mean_discrepancy", first, second)
 
     def kernel(x: jax.Array, y: jax.Array) -> jax.Array:
         squares = jnp.sum(jnp.square(x[:, None] - y), -1)
@@ -129,23 +127,31 @@ def frechet_distance(first: jax.Array, second: jax.Array) -> jax.Array:
     Returns:
       The distance, `[]`.
     Raises:
-      ValueError: if the features differ.
+      ValueError: if the features differ, or a set has fewer than two samples.
 
     >>> x = jax.random.normal(jax.random.key(0), (100, 3))
     >>> round(frechet_distance(x, x + 2).item(), 2)
     12.0
     """
     _check_features("frechet_distance", first, second)
-    (mean1, cov1), (mean2, cov2) = ((x.mean(0), jnp.atleast_2d(jnp.cov(x, rowvar=False))) for x in (first, second))
-    half = _root(cov1)
-    cross = _root(half @ cov2 @ half)
-    return jnp.sum(jnp.square(mean1 - mean2)) + jnp.trace(cov1) + jnp.trace(cov2) - 2 * jnp.trace(cross)
+    _check_two("frechet_distance", first, second)
+    (mean1, root1), (mean2, root2) = (_moments(x) for x in (first, second))
+    # With covariances R'R, the trace of the root of their product is the sum of the singular values of R1 R2'. That
+    # takes no roots of eigenvalues that rounding leaves near zero.
+    cross = jnp.linalg.svd(jnp.matmul(root1, root2.T, precision="highest"), compute_uv=False)
+    return sum(jnp.sum(jnp.square(part)) for part in (mean1 - mean2, root1, root2)) - 2 * jnp.sum(cross)
 
 
-def _root(matrix: jax.Array) -> jax.Array:
-    """The root of a positive semidefinite matrix."""
-    values, vectors = jnp.linalg.eigh(matrix)
-    return (vectors * jnp.sqrt(jnp.maximum(values, 0))) @ vectors.T
+def _moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The mean, and a root `R` of the covariance `R'R`."""
+    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    mean = x.mean(0)
+    return mean, jnp.linalg.qr((x - mean) / (len(x) - 1) ** 0.5, mode="r")
+
+
+def _check_two(name: str, first: jax.Array, second: jax.Array) -> None:
+    if min(len(first), len(second)) < 2:
+        raise ValueError(f"{name}: expected two samples or more of each, got {len(first)} and {len(second)}")
 
 
 def _check_features(name: str, first: jax.Array, second: jax.Array) -> None:

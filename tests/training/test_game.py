@@ -39,7 +39,7 @@ def path(step: Any, train_state: Any, num_steps: int) -> np.ndarray:
 
     _, after = jax.lax.scan(body, train_state, None, num_steps)
     start = train_state.params
-    return np.stack([np.append(start[player], after[player]) for player in ("x", "y")], -1)
+    return np.stack([np.append(start[player], after[player]) for player in start], -1)
 
 
 def start() -> dict[str, jax.Array]:
@@ -53,6 +53,15 @@ RATES = {
     "consensus": (lambda eta: optim.chain(optim.consensus(1.0), optim.sgd(eta)), {0.1: 0.905539, 0.5: 0.707107}),
     "competitive": (lambda eta: optim.competitive(eta), {0.1: 0.995037, 0.5: 0.894427}),
     "lola": (lambda eta: optim.chain(optim.lola(eta), optim.sgd(eta)), {0.1: 0.985089, 0.5: 0.707107}),
+    "looking ahead": (
+        lambda eta: optim.chain(optim.lola(eta, shaping=False), optim.sgd(eta)), {0.1: 0.995038, 0.5: 0.901388},
+    ),
+    "extragradient+": (lambda eta: optim.extragradient_plus(optim.sgd(eta)), {0.1: 0.985089, 0.5: 0.707107}),
+    "past extragradient": (lambda eta: optim.past_extragradient(optim.sgd(eta)), {0.1: 0.994936}),
+    "symplectic": (
+        lambda eta: optim.chain(optim.symplectic_adjustment(), optim.sgd(eta)), {0.1: 0.905539, 0.5: 0.707107},
+    ),
+    "lookahead": (lambda eta: optim.lookahead(optim.sgd(eta), 20, 0.5), {0.1: 0.57318 ** (1 / 20)}),
     "a link for each": (lambda eta: optim.by_player({p: optim.sgd(eta) for p in "xy"}), {0.1: 1.004988}),
     "extragradient around links for each": (
         lambda eta: optim.extragradient(optim.by_player({p: optim.sgd(eta) for p in "xy"})), {0.1: 0.995038},
@@ -69,6 +78,46 @@ def test_the_rates_of_links_hold_through_a_training_step(name: str):
         found = path(training.step(BILINEAR, tx), training.init(start(), tx), 400)
         sizes = np.linalg.norm(found, axis=-1)
         assert (sizes[400] / sizes[100]) ** (1 / 300) == pytest.approx(rate, abs=1e-6)
+
+
+ROOT = 3**0.5  # of the field of three: its eigenvalues are 0 and +-i sqrt(3)
+RATES_OF_THREE = {
+    "descent": lambda eta: abs(1 - 1j * ROOT * eta),
+    "optimistic": lambda eta: np.abs(np.roots([1, -(1 - 2j * ROOT * eta), -1j * ROOT * eta])).max(),
+    "extragradient": lambda eta: abs(1 - 3 * eta**2 - 1j * ROOT * eta),
+    "extragradient+": lambda eta: abs(1 - 6 * eta**2 - 1j * ROOT * eta),
+    "consensus": lambda eta: abs(1 - 3 * eta - 1j * ROOT * eta),
+    "symplectic": lambda eta: abs(1 - 3 * eta - 1j * ROOT * eta),
+    "looking ahead": lambda eta: abs(1 - 3 * eta**2 - 1j * ROOT * eta),
+    "lola": lambda eta: abs(1 - 5 * eta**2 - 1j * ROOT * eta),
+    "lookahead": lambda eta: abs(0.5 + 0.5 * (1 - 1j * ROOT * eta) ** 20) ** (1 / 20),
+}
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("name", RATES_OF_THREE)
+def test_three_players_in_a_circle_have_their_rates_too(name: str):
+    # Each one's loss is its own number times what its neighbours differ by: the field is a cross product.
+    circle = game({p: lambda z, batch, key, p=p, q=q, r=r: z[p] * (z[q] - z[r]) for p, q, r in ("abc", "bca", "cab")})
+    players = {"a": jnp.array(1.0), "b": jnp.array(-1.0), "c": jnp.array(0.0)}
+    tx: Any = RATES[name][0](0.1)
+    sizes = np.linalg.norm(path(training.step(circle, tx), training.init(players, tx), 400), axis=-1)
+    assert (sizes[400] / sizes[100]) ** (1 / 300) == pytest.approx(RATES_OF_THREE[name](0.1), abs=1e-6)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("name", ["tandem", "matching_pennies", "prisoners_dilemma"])
+def test_what_links_come_to_by_hand_they_come_to_through_a_training_step(name: str):
+    by_hand = getattr(games, name)
+    losses = {p: lambda players, batch, key, p=p: by_hand(players)[p] for p in ("x", "y")}
+    shape = (2, 5) if name == "prisoners_dilemma" else (2,)
+    players = dict(zip(("x", "y"), jax.random.normal(jax.random.key(0), shape, float), strict=True))
+    aware = [optim.chain(each, optim.sgd(0.1)) for each in (optim.sos(0.1), optim.lola(0.1), optim.consensus(1.0))]
+    for tx in (*aware, optim.extragradient(optim.sgd(0.1)), optim.sgd(0.1)):
+        step, begin = training.step(game(losses), tx), training.init(players, tx)
+        found, _ = jax.lax.scan(lambda train_state, _, step=step: step(train_state, None), begin, None, 20)
+        expected = jax.tree.map(lambda leaf: leaf[-1], games.play(tx, by_hand, players, 20))
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), found.params, expected)
 
 
 @pytest.mark.usefixtures("float64")
@@ -122,6 +171,20 @@ def test_each_turn_has_its_batch_and_its_key():
     keyed = game({p: lambda players, batch, key, p=p: players[p] * jax.random.normal(key) for p in "ab"})
     train_state, _ = alternating(keyed, tx, {"b": 1, "a": 1})(training.init(players, tx, key=jax.random.key(0)), None)
     assert train_state.params["a"] != train_state.params["b"]
+
+
+def test_metrics_are_of_the_last_move_of_the_player_whose_name_they_bear():
+    losses = {p: lambda players, batch, key, p=p: (players[p] ** 2, {"at": players[p]}) for p in ("x", "y")}
+    tx = optim.by_player({"x": optim.sgd(0.25), "y": optim.sgd(0.25)})
+    step = alternating(game(losses, has_aux=True), tx, {"x": 2, "y": 1}, has_aux=True)
+    _, metrics = step(training.init(start(), tx), None)
+    assert {name: value.item() for name, value in metrics.items()} == {
+        "loss/x": 0.25, "loss/y": 1, "at/x": 0.5, "at/y": 1,
+    }  # fmt: skip
+    value = lambda players, batch, key: (players["x"] * players["y"], {"x now": players["x"]})  # noqa: E731
+    both = zero_sum(value, minimize="x", maximize="y", has_aux=True)
+    _, metrics = alternating(both, tx, {"x": 1, "y": 1}, has_aux=True)(training.init(start(), tx), None)
+    assert metrics["x now"] == 0.75  # of the last move of all
 
 
 NETS = {"gen": nets.mlp(5, 2, activation=jnp.tanh), "disc": nets.mlp(6, 1, activation=jnp.tanh)}
@@ -335,6 +398,66 @@ def test_games_go_into_fit_and_print_as_their_calls():
 def test_games_that_cannot_be_are_refused(build: Any, error: Any, message: str):
     with pytest.raises(error, match=f"^{re.escape(message)}"):
         build()
+
+
+def counted(p: Any, state: Any, batch: Any, key: Any) -> Any:
+    return jnp.sum(p["x"] * p["y"]), ({"count": state["count"] + 1}, {})
+
+
+def forgetful(p: Any, state: Any, batch: Any, key: Any) -> Any:
+    return p["x"] ** 2, ({}, {})
+
+
+STATES = {
+    "game": (game({"x": forgetful, "y": counted}, stateful=True), None),
+    "alternating": (zero_sum(counted, minimize="x", maximize="y", stateful=True), {"x": 1}),
+}
+
+
+@pytest.mark.parametrize("name", STATES)
+@pytest.mark.parametrize(("state", "got"), [({"count": jnp.array(0)}, "['count']"), (None, "NoneType")])
+def test_a_state_that_is_no_players_is_refused(name: str, state: Any, got: str):
+    loss_fn, turns = STATES[name]
+    tx = optim.by_player({"x": optim.sgd(0.1), "y": optim.sgd(0.1)})
+    step = alternating(loss_fn, tx, turns, stateful=True) if turns else training.step(loss_fn, tx, stateful=True)
+    message = (
+        f"{name}: expected a state of players, a dict with names of ['x', 'y'], got {got}. "
+        "Write training.init(players, tx, state={'player': its state})."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        step(training.init(start(), tx, state=state), None)
+
+
+def test_a_loss_that_does_not_return_its_players_state_is_refused():
+    tx = optim.by_player({"x": optim.sgd(0.1), "y": optim.sgd(0.1)})
+    begin = training.init(start(), tx, state={"x": jnp.array(0)})
+    forgets = game({"x": forgetful, "y": forgetful}, stateful=True)
+    with pytest.raises(TypeError, match=r"^game: x: expected loss_fn to return states with that of 'x', got \[\]$"):
+        training.step(forgets, tx, stateful=True)(begin, None)
+    forgets = zero_sum(forgetful, minimize="x", maximize="y", stateful=True)
+    with pytest.raises(TypeError, match=r"^alternating: x: expected loss_fn to return states with that of 'x', got "):
+        alternating(forgets, tx, {"x": 1}, stateful=True)(begin, None)
+
+
+EACH = optim.by_player({"x": optim.sgd(0.1), "y": optim.sgd(0.1)})
+
+
+@pytest.mark.parametrize(
+    "tx", [optim.lookahead(EACH, 5), optim.chain(optim.consensus(1.0), EACH), optim.chain(EACH, optim.ema_params(0.9))]
+)
+def test_links_that_need_all_players_at_once_are_refused_in_turns(tx: Any):
+    message = (
+        f"alternating: expected links around by_player that take the updates of one player at a time, got {tx!r}. Give "
+        "them to each player inside by_player, or let all play at once by training.step."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        alternating(BILINEAR, tx, {"x": 1, "y": 1})(training.init(start(), tx), None)
+
+
+def test_a_clip_in_front_takes_the_players_in_turn():
+    tx = optim.chain(optim.clip(0.5), EACH)
+    train_state, _ = alternating(BILINEAR, tx, {"x": 1, "y": 1})(training.init(start(), tx), None)
+    assert {name: round(value.item(), 6) for name, value in train_state.params.items()} == {"x": 0.95, "y": 1.05}
 
 
 def test_a_batch_of_another_number_of_turns_is_refused():

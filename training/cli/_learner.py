@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._rollout import Trajectory
 from .._state import TrainState
+from .._trajectory import Trajectory
 
 
 class Learner(NamedTuple):

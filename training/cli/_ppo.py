@@ -10,9 +10,10 @@ from jax import lax
 from ... import optim
 from .. import rl
 from .._environment import Environment
-from .._rollout import Trajectory, rollout
+from .._rollout import rollout
 from .._state import TrainState, init
 from .._step import step
+from .._trajectory import Trajectory
 from ._agent import Agent, Feedforward, Recurrent
 from ._config import ConfigError, Range
 from ._learner import Learner, nothing_seen, seen_after
