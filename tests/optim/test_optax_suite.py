@@ -18,7 +18,7 @@ import pytest
 
 from renga import optim
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long  # four minutes in all
 
 sgd, adam = optim.sgd, optim.adam
 # A link with settings that get to the minimum of their test functions within their numbers of steps.
