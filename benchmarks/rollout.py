@@ -206,8 +206,7 @@ def training_ours(num_envs: int) -> Round:
         key, order_key = jax.random.split(key)
         rollout_state, seen = collect(train_state.params, rollout_state)
         _, next_value = agent(train_state.params, seen.next_obs)
-        ends = {"terminated": seen.terminated, "truncated": seen.truncated}
-        found = rl.gae(seen.reward, seen.aux["value"], next_value, **ends, discount=0.99, decay=0.95)
+        found = rl.gae(seen.reward, seen.aux["value"], next_value, **seen.ends, discount=0.99, decay=0.95)
         data = {"obs": seen.obs, "action": seen.action, "advantage": found.advantages, "target": found.targets}
 
         def epoch(train_state: Any, key: jax.Array) -> Any:

@@ -1,12 +1,20 @@
 """Behaviour cloning: a network that imitates a controller, from so many of its episodes.
 
-    python examples/behaviour_cloning.py        seconds
+    python examples/behaviour_cloning.py        6 seconds
 
 Prints the mean return of 1,000 episodes on Pendulum-v1: of the controller, of networks that were shown so many of its
 episodes, and of doing nothing:
 
-Source: Pomerleau 1991, https://doi.org/10.1162/neco.1991.3.1.88, with squared errors; the controller pumps energy after
-Åström, Furuta 2000, https://doi.org/10.1016/S0005-1098(99)00140-5, equation 8, and is linear near the top.
+    controller      -152.4
+    1 shown         -935.6
+    3 shown         -968.8
+    10 shown        -159.1
+    30 shown        -156.7
+    100 shown       -153.5
+    nothing done   -1220.5
+
+Source: Pomerleau 1991, https://doi.org/10.1162/neco.1991.3.1.88, with squared errors; the controller pumps energy as in
+Åström, Furuta 2000, https://doi.org/10.1016/S0005-1098(99)00140-5, here by a torque, and is linear near the top.
 """
 
 import jax

@@ -5,16 +5,18 @@
 Prints the mean return of 40 new goals, with its 95 % interval, before and after steps on each, of parameters that were
 trained to be adapted, and of parameters trained for all goals at once:
 
-TABLE
+                   before         after 1        after 2        after 3
+    meta-trained      -19.2 ± 3.4     -3.0 ± 0.7     -1.2 ± 0.1     -1.0 ± 0.1
+    pretrained        -17.8 ± 3.4    -17.3 ± 3.3    -17.0 ± 3.3    -16.6 ± 3.2
 
-The loss of a task draws its own data, by the parameters that it is given: those before the step for the support, those
-after it for the query. The data are constant; the ratio of probabilities, which is 1, has the gradient of the return,
-and the derivative of that gradient is right as well, where that of mere log-probabilities would miss a part.
+The loss of a task draws its own data by the parameters that it is given: those before a step for the support, those
+after it for the query. The data are constant. The ratio of probabilities, which is 1, has the gradient of the return;
+of the derivative of that gradient, which goes through the steps, mere log-probabilities would leave out a part.
 
 Source: Finn, Abbeel, Levine 2017, https://arxiv.org/abs/1703.03400, algorithm 3 and section 5.3, with Adam for TRPO and
 the mean over episodes as baseline; the ratio, Rothfuss, Lee, Clavera, Asfour, Abbeel 2019,
-https://arxiv.org/abs/1810.06784, equation 9 (LVC); the loss after every step, Antoniou, Edwards, Storkey 2019,
-https://arxiv.org/abs/1810.09502, section 4.
+https://arxiv.org/abs/1810.06784, section 5 (low variance curvature); the loss after every step, Antoniou, Edwards,
+Storkey 2019, https://arxiv.org/abs/1810.09502, section 4.
 """
 
 import jax
@@ -47,7 +49,7 @@ def loss_fn(params, task, key):
     """A loss with the gradient of minus the return of a task, from episodes of these very parameters."""
     frozen = lax.stop_gradient(params)
     _, seen = collect(frozen, collect.init(key, frozen, task))
-    returns = rl.discounted_returns(seen.reward, terminated=seen.terminated, truncated=seen.truncated, discount=0.99)
+    returns = rl.discounted_returns(seen.reward, **seen.ends, discount=0.99)
     surprise = returns - jnp.mean(returns, 1, keepdims=True)
     # Where returns hardly differ any more, near the goal, steps become small.
     advantage = jax.nn.standardize(surprise, axis=None, epsilon=1.0)
@@ -65,7 +67,9 @@ def sample(key, num_tasks=NUM_TASKS):
 
 
 LOSSES = {
-    "meta-trained": training.maml(loss_fn, inner, INNER_STEPS, query_weights=[1 / INNER_STEPS] * 3, has_aux=True),
+    "meta-trained": training.maml(
+        loss_fn, inner, INNER_STEPS, query_weights=[1 / INNER_STEPS] * INNER_STEPS, has_aux=True
+    ),
     "pretrained": training.maml(loss_fn, inner, 0, has_aux=True),
 }
 
@@ -82,6 +86,7 @@ def run(loss, num_updates):
 def main(num_updates: int = NUM_UPDATES) -> dict[str, list[float]]:
     """Learns and tests in both ways, prints and returns the returns after 0, 1, 2 and 3 steps."""
     found = {}
+    print(" " * 21 + "before" + "".join(f"{f'after {count}':>15}" for count in range(1, INNER_STEPS + 1)))
     for name, loss in LOSSES.items():
         scores = jax.jit(run, static_argnums=(0, 1))(loss, num_updates)
         found[name] = scores.mean["return"].tolist()

@@ -11,8 +11,8 @@ A plan is the parameters of a policy that takes its actions one by one, and its 
 is the environment itself here. The controller is a policy as well: what it carries is its plan, moved on by a step. Of
 several plans near that, each improved, it follows the best for one step.
 
-Source: Tassa, Erez, Todorov 2012, https://doi.org/10.1109/IROS.2012.6386025, section II (receding horizon, warm starts);
-plans are improved by Adam here.
+Source: Tassa, Erez, Todorov 2012, https://doi.org/10.1109/IROS.2012.6386025, section II (receding horizon, warm
+starts); plans are improved by Adam here.
 """
 
 import jax

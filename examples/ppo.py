@@ -73,8 +73,7 @@ def train(key, num_updates=NUM_UPDATES):
         train_state, rollout_state = carry
         rollout_state, seen = collect(train_state.params, rollout_state)
         _, next_value = agent.apply(train_state.params, seen.next_obs)
-        ends = {"terminated": seen.terminated, "truncated": seen.truncated}
-        found = rl.gae(seen.reward, seen.aux["value"], next_value, **ends, discount=0.99, decay=0.95)
+        found = rl.gae(seen.reward, seen.aux["value"], next_value, **seen.ends, discount=0.99, decay=0.95)
         data = {"obs": seen.obs, "action": seen.action, "advantage": found.advantages, "target": found.targets}
 
         def epoch(train_state, key):

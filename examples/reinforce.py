@@ -7,8 +7,8 @@ Prints, of five seeds, the mean return of 100 episodes on CartPole-v1 after 250 
 
     472.2 500.0 494.1 495.1 500.0
 
-Source: Williams 1992, https://doi.org/10.1007/BF00992696, equation 11; the baseline as of Sutton, Barto 2018,
-http://incompleteideas.net/book/the-book-2nd.html, section 13.4.
+Source: Williams 1992, https://doi.org/10.1007/BF00992696, section 6; with a baseline as in Sutton, Barto 2018,
+http://incompleteideas.net/book/the-book-2nd.html, equation 13.11.
 """
 
 import jax
@@ -54,9 +54,8 @@ def train(key, num_updates=NUM_UPDATES):
     def update(carry, _):
         train_state, rollout_state = carry
         rollout_state, seen = collect(train_state.params, rollout_state)
-        ends = {"terminated": seen.terminated, "truncated": seen.truncated}
         _, next_value = agent.apply(train_state.params, seen.next_obs)
-        returns = rl.discounted_returns(seen.reward, **ends, discount=DISCOUNT, next_values=next_value)
+        returns = rl.discounted_returns(seen.reward, **seen.ends, discount=DISCOUNT, next_values=next_value)
         train_state, _ = step(train_state, {"obs": seen.obs, "action": seen.action, "return": returns})
         return (train_state, rollout_state), training.episode_metrics(seen)["return"]
 

@@ -1,11 +1,15 @@
 """Soft actor-critic as a game of three players: actor, critics and temperature each descend a loss of their own.
 
-    python examples/sac.py        seconds
+    python examples/sac.py        20 seconds
 
-Prints, of four seeds, the mean return of 100 episodes on Pendulum-v1 after 10,000 steps, without chance:
+Prints, of four seeds, the mean return of 1,000 episodes on Pendulum-v1 after 10,000 steps, acted without chance; the
+controller of `behaviour_cloning.py` has about -150:
 
-Source: Haarnoja et al. 2018, https://arxiv.org/abs/1812.05905, equations 5, 7 and 18, with two critics and the targets
-of a moving average, algorithm 1.
+    -145.7 -160.9 -148.1 -145.6
+
+The targets' critics are the average that `optim.ema_params` keeps in the chain.
+
+Source: Haarnoja et al. 2018, https://arxiv.org/abs/1812.05905, equations 5, 7 and 18, and algorithm 1.
 """
 
 import jax
@@ -19,7 +23,7 @@ NUM_UPDATES, WARM_UP, CAPACITY, BATCH_SIZE = 10_000, 500, 10_000, 128
 DISCOUNT, TARGET_ENTROPY = 0.99, -1.0
 KEPT = ("obs", "action", "reward", "terminated", "next_obs")
 ENV = rl.scale_actions(rl.pendulum())
-TX = optim.chain(optim.adam(optim.linear_schedule(1e-3, 0.0, NUM_UPDATES)), optim.ema_params(0.995, debias=False))
+TX = optim.chain(optim.adam(1e-3), optim.ema_params(0.995, debias=False))
 
 actor, critics = nets.mlp(64, 64, 2), nets.ensemble(nets.mlp(64, 64, 1), 2)
 
@@ -104,7 +108,7 @@ def train(key, num_updates=NUM_UPDATES):
 
 def main(num_seeds: int = 4, num_updates: int = NUM_UPDATES) -> list[float]:
     """Trains and evaluates all seeds in one program, prints and returns their returns."""
-    evaluate = rl.evaluate_policy(ENV, best, num_episodes=100, num_steps=200)
+    evaluate = rl.evaluate_policy(ENV, best, num_episodes=1000, num_steps=200)
 
     @jax.jit
     @jax.vmap

@@ -6,6 +6,7 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
+import jax
 import numpy as np
 import optax
 
@@ -50,7 +51,8 @@ def from_config(
 ) -> Link:
     """A chain from nested dicts; the inverse of `to_config`.
 
-    Integers that stand for a float become one, and lists where a constructor has a tuple by default.
+    Integers that stand for a float become one, and lists where a constructor has a tuple by default. A number may be an
+    array, traced too: so one compiled program can train by many.
 
     Args:
       config: `{"name": constructor, argument: value, ...}`; the name is that of a link of `optim`. Schedules, where
@@ -144,7 +146,7 @@ class _Reader:
             return {name: self._plain(item, f"{where}.{name}") for name, item in value.items()}
         if isinstance(value, list | tuple):
             return [self._plain(item, f"{where}[{index}]") for index, item in enumerate(value)]
-        if not isinstance(value, str | bool | int | float):
+        if not isinstance(value, str | bool | int | float | jax.Array):
             raise ValueError(f"{where}: expected text, a number, true or false, a list or a table, got {value!r}")
         return value
 
@@ -224,6 +226,8 @@ def _fits(value: Any, parameter: inspect.Parameter, allowed: tuple[Any, ...]) ->
         return any(isinstance(kind, type) and issubclass(kind, optax.GradientTransformation) for kind in allowed)
     if isinstance(value, Recorded):
         return takes_schedule(parameter)
+    if isinstance(value, jax.Array):
+        return float in allowed and int not in allowed
     if type(value) is int and float in allowed:
         return True
     return type(value) in allowed or value in allowed

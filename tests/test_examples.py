@@ -4,7 +4,11 @@ import importlib.util
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import pytest
+
+from renga import training
+from renga.training import rl
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -119,3 +123,117 @@ def test_a_short_run_of_ppo_learns_to_hold_the_pole_for_longer():
     _, metrics = jax.jit(example.train, static_argnums=1)(jax.random.key(0), 40)
     assert float(metrics["return"][-10:].mean()) > 2 * float(metrics["return"][:5].mean())
     assert all(0 < each <= 500 for each in example.main(num_seeds=2, num_updates=2))
+
+
+def test_a_short_run_of_reinforce_balances_the_pole_for_longer_than_chance():
+    assert min(load("reinforce").main(num_seeds=2, num_updates=25)) > 40
+
+
+def test_only_a_policy_with_memory_recalls_the_cue(capsys):
+    found = load("recurrent_ppo").main(num_seeds=1, num_updates=40)
+    assert found["with memory"][0] > 0.95
+    assert found["without"][0] == pytest.approx(0.25, abs=0.06)
+    assert capsys.readouterr().out.startswith("with memory")
+
+
+def test_double_dqn_soon_values_an_upright_pole_above_a_falling_one():
+    example = load("dqn")
+    params, _ = jax.jit(lambda key: example.train(key, num_updates=500))(jax.random.key(0))
+    upright, falling = example.NET.apply(params, jnp.array([[0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.2, 2.0]])).max(-1)
+    assert upright > falling + 1
+
+
+def test_soft_actor_critic_lowers_the_temperature_of_a_policy_with_entropy_to_spare():
+    example = load("sac")
+    players, _ = jax.jit(lambda key: example.train(key, num_updates=100))(jax.random.key(0))
+    assert -0.2 < players["temperature"] < -0.02
+    assert example.critics.apply(players["critics"], jnp.array([-1.0, 0.0, 0.0, 0.0])).max() < -1
+
+
+def test_a_few_updates_of_evolution_strategies_balance_the_pole():
+    assert max(load("evolution").main(num_seeds=2, num_updates=15)) > 200
+
+
+def test_a_clone_of_thirty_demonstrations_comes_nearer_to_the_controller_than_one_of_one(capsys):
+    found = load("behaviour_cloning").main(counts=(1, 30), num_steps=1500)
+    assert found["nothing done"] < found["1 shown"] < found["30 shown"] - 100
+    assert found["30 shown"] == pytest.approx(found["controller"], abs=100)
+    assert "30 shown" in capsys.readouterr().out
+
+
+def test_plans_improved_by_their_derivatives_swing_the_pendulum_up():
+    found = load("model_predictive").main(num_episodes=4, num_steps=10)
+    assert found["planned"] > -400
+    assert found["chance"] < -800
+
+
+def episodes_of(example, params, task, key):
+    """What navigation learns from at some parameters: observations, actions, advantages."""
+    _, seen = example.collect(params, example.collect.init(key, params, task))
+    returns = rl.discounted_returns(seen.reward, terminated=seen.terminated, truncated=seen.truncated, discount=0.99)
+    surprise = returns - returns.mean(1, keepdims=True)
+    return seen, surprise / jnp.sqrt(surprise.var() + 1)
+
+
+def test_the_loss_of_navigation_has_the_gradient_of_log_probabilities_weighted_by_advantages():
+    example = load("maml_navigation")
+    params, key = example.policy.init(jax.random.key(0), jnp.zeros(2)), jax.random.key(1)
+    task = rl.NavigationParams(goal=jnp.array([0.3, -0.2]))
+    seen, advantage = episodes_of(example, params, task, key)
+
+    def weighted(params):
+        return -jnp.mean(example.policy.apply(params, seen.obs).log_prob(seen.action) * advantage)
+
+    (loss, metrics), grads = jax.value_and_grad(example.loss_fn, has_aux=True)(params, task, key)
+    assert float(loss) == pytest.approx(0, abs=1e-6)
+    assert float(metrics["return"]) == pytest.approx(float(seen.reward.sum()) / example.NUM_EPISODES, rel=1e-5)
+    for found, known in zip(jax.tree.leaves(grads), jax.tree.leaves(jax.grad(weighted)(params)), strict=True):
+        assert jnp.allclose(found, known, atol=1e-5)
+
+
+def test_the_gradient_through_a_step_of_navigation_is_that_through_constant_episodes():
+    example = load("maml_navigation")
+    params, key = example.policy.init(jax.random.key(0), jnp.zeros(2)), jax.random.key(1)
+    task, own = rl.NavigationParams(goal=jnp.array([0.3, -0.2])), jax.random.split(key, 1)[0]
+
+    def on(data, params, anchor):
+        seen, advantage = data
+        log_prob, known = (example.policy.apply(each, seen.obs).log_prob(seen.action) for each in (params, anchor))
+        return -jnp.mean(jnp.exp(log_prob - known) * advantage)
+
+    support = episodes_of(example, params, task, jax.random.fold_in(own, 0))
+    slope, curved = jax.vjp(lambda at: jax.grad(lambda now: on(support, now, params))(at), params)
+    after = jax.tree.map(lambda old, change: old - 0.1 * change, params, slope)
+    query = episodes_of(example, after, task, jax.random.fold_in(own, 1))
+    outer = jax.grad(lambda now: on(query, now, after))(after)
+    known = jax.tree.map(lambda direct, back: direct - 0.1 * back, outer, curved(outer)[0])
+
+    tasks = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], {"support": task, "query": task})
+    loss = training.maml(example.loss_fn, example.inner, 1, has_aux=True)
+    found, _ = jax.jit(jax.grad(loss, has_aux=True))(params, tasks, key)
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(known), strict=True):
+        assert jnp.allclose(one, other, atol=1e-4)
+
+
+@pytest.mark.long
+def test_a_short_run_of_navigation_prints_returns_after_each_step(capsys):
+    found = load("maml_navigation").main(num_updates=1)
+    assert {name: len(each) for name, each in found.items()} == {"meta-trained": 4, "pretrained": 4}
+    assert "after 3" in capsys.readouterr().out.splitlines()[0]
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("full_compiler")
+@pytest.mark.parametrize(("name", "solved"), [("reinforce", 450), ("dqn", 475), ("sac", -190), ("evolution", 475)])
+def test_a_learner_reaches_what_it_says_on_most_seeds(name, solved):
+    returns = load(name).main()
+    assert sum(each >= solved for each in returns) >= 0.8 * len(returns)
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("full_compiler")
+def test_one_step_of_meta_trained_parameters_finds_the_goal():
+    found = load("maml_navigation").main()
+    assert found["meta-trained"][1] > -5
+    assert found["meta-trained"][3] > -3
+    assert found["pretrained"][3] < -12

@@ -115,7 +115,7 @@ advantages that tell a termination from a truncation, minibatches, replay buffer
 >>> env = rl.normalize_observations(rl.vectorize(rl.cart_pole(), 8))
 >>> collect = rollout(env, lambda params, obs, key: (obs @ params > 0).astype(int), 50)
 >>> rollout_state, seen = jax.jit(collect)(jnp.ones(4), collect.init(jax.random.key(0), jnp.ones(4)))
->>> returns = rl.discounted_returns(seen.reward, terminated=seen.terminated, truncated=seen.truncated, discount=0.99)
+>>> returns = rl.discounted_returns(seen.reward, **seen.ends, discount=0.99)
 >>> seen.next_obs.shape, returns.shape, rl.observation_statistics(rollout_state).mean.shape
 ((50, 8, 4), (50, 8), (4,))
 """
@@ -143,6 +143,8 @@ from ._diagnostics import field_jvp as field_jvp
 from ._diagnostics import field_metrics as field_metrics
 from ._diagnostics import ritz_values as ritz_values
 from ._diagnostics import tracked as tracked
+from ._distributed import initialize_distributed as initialize_distributed
+from ._early_stop import early_stop as early_stop
 from ._ensemble import ensemble as ensemble
 from ._ensemble import join_members as join_members
 from ._ensemble import split_members as split_members
@@ -179,7 +181,16 @@ from ._implicit import neumann as neumann
 from ._jacobian import hessian as hessian
 from ._jacobian import jacobian as jacobian
 from ._layerwise import layerwise as layerwise
+from ._logs import Log as Log
+from ._logs import Writer as Writer
+from ._logs import csv_log as csv_log
+from ._logs import json_log as json_log
+from ._logs import logs as logs
+from ._logs import tensorboard_log as tensorboard_log
 from ._loop import loop as loop
+from ._loss_scale import LossScale as LossScale
+from ._loss_scale import loss_scale as loss_scale
+from ._loss_scale import loss_scaled as loss_scaled
 from ._losses import accuracy as accuracy
 from ._losses import binary_cross_entropy as binary_cross_entropy
 from ._losses import cross_entropy as cross_entropy
@@ -189,9 +200,15 @@ from ._maml import adapt as adapt
 from ._maml import inner_states as inner_states
 from ._maml import maml as maml
 from ._maml import multi_step_weights as multi_step_weights
+from ._memory import CpuMemory as CpuMemory
+from ._memory import keep_cpu_memory as keep_cpu_memory
+from ._microbatch import microbatch as microbatch
 from ._minimize import bilevel as bilevel
 from ._minimize import minimize as minimize
 from ._minimize import unrolled as unrolled
+from ._norms import norms as norms
+from ._norms import with_grad_norms as with_grad_norms
+from ._norms import with_norms as with_norms
 from ._ntk import ntk as ntk
 from ._per_example import ClippedSum as ClippedSum
 from ._per_example import clipped_sum as clipped_sum
@@ -206,7 +223,11 @@ from ._predictive import predict_classes as predict_classes
 from ._predictive import predict_values as predict_values
 from ._private import noised as noised
 from ._private import private as private
+from ._profile import profile as profile
 from ._reptile import reptile as reptile
+from ._roll_back import RollBack as RollBack
+from ._roll_back import roll_back as roll_back
+from ._roll_back import with_roll_back as with_roll_back
 from ._rollout import Rollout as Rollout
 from ._rollout import rollout as rollout
 from ._samples import Modes as Modes
@@ -214,6 +235,13 @@ from ._samples import frechet_distance as frechet_distance
 from ._samples import maximum_mean_discrepancy as maximum_mean_discrepancy
 from ._samples import modes_found as modes_found
 from ._samples import sliced_wasserstein as sliced_wasserstein
+from ._sharding import Largest as Largest
+from ._sharding import ShardingRules as ShardingRules
+from ._sharding import data_parallel as data_parallel
+from ._sharding import fully_sharded as fully_sharded
+from ._sharding import init_sharded as init_sharded
+from ._sharding import shard as shard
+from ._sharding import shardings_of as shardings_of
 from ._spectrum import Eigenpairs as Eigenpairs
 from ._spectrum import Spectrum as Spectrum
 from ._spectrum import diagonal as diagonal
@@ -221,12 +249,16 @@ from ._spectrum import diagonal_estimate as diagonal_estimate
 from ._spectrum import spectral_density as spectral_density
 from ._spectrum import top_eigenvalues as top_eigenvalues
 from ._spectrum import trace_estimate as trace_estimate
+from ._spread import LocalBatches as LocalBatches
+from ._spread import local_batches as local_batches
 from ._state import TrainState as TrainState
 from ._state import init as init
 from ._statistics import NoiseScale as NoiseScale
 from ._statistics import gradient_noise_scale as gradient_noise_scale
 from ._statistics import influence as influence
 from ._step import step as step
+from ._sweep import Sweep as Sweep
+from ._sweep import sweep as sweep
 from ._tasks import episodes as episodes
 from ._tasks import sinusoids as sinusoids
 from ._tasks import split_classes as split_classes

@@ -37,6 +37,7 @@ def fgsm(epsilon: float | jax.Array, *, bounds: tuple[float, float] | None = Non
     _check_bounds("fgsm", bounds)
 
     def attack(loss_fn: Callable[[jax.Array], jax.Array], x: jax.Array, key: jax.Array | None) -> jax.Array:
+        x = jnp.asarray(x)
         return _within(x + jnp.asarray(epsilon, x.dtype) * jnp.sign(jax.grad(loss_fn)(x)), bounds)
 
     return attack
@@ -85,6 +86,7 @@ def pgd(
     def attack(loss_fn: Callable[[jax.Array], jax.Array], x: jax.Array, key: jax.Array | None) -> jax.Array:
         if random_start and key is None:
             raise ValueError("pgd: expected a key for its random start, got None. Give one, or random_start=False.")
+        x = jnp.asarray(x)
         radius, length = (jnp.asarray(size, x.dtype) for size in (epsilon, each))
 
         def one(_: Any, moved: jax.Array) -> jax.Array:
@@ -208,7 +210,8 @@ _NORMS: dict[str, Any] = {
 
 
 def _check_bounds(name: str, bounds: tuple[float, float] | None) -> None:
-    if bounds is not None and not bounds[0] < bounds[1]:
+    low, high = bounds or (0, 1)
+    if isinstance(low, int | float) and isinstance(high, int | float) and not low < high:
         raise ValueError(f"{name}: expected bounds (low, high) with low below high, got {bounds!r}")
 
 

@@ -13,7 +13,7 @@ from .. import optim
 from .._call import recording
 from ..optim import Oracle, oracle
 from ._checks import check_count, path_of
-from ._game import check_player, check_states, own_state
+from ._players import check_player, check_states, loss_of, own_state
 from ._returned import LossFn, whole_form
 from ._state import TrainState, check_link
 
@@ -35,7 +35,7 @@ def alternating(
       tx: `optim.by_player({...})`, a link for each player, or a chain that ends in it. What stands in front takes
         the updates of one player at a time, as a clip does; averages and lookahead go inside, to each player.
       turns: how many moves each player makes, in this order, such as `{"critic": 5, "generator": 1}`. Several are a
-        scan.
+        scan. Who is not named stays where it is.
       own_batches: whether every array of the batch has an axis of moves in front, a batch for each; otherwise all
         moves are on one batch.
       has_aux: as for `game`.
@@ -48,7 +48,7 @@ def alternating(
     Raises:
       ValueError: for turns out of range; when called, for unknown players, a batch of another number of moves, a state
         that is no player's, and links that need the updates of all players at once.
-      TypeError: if `tx` has no `optim.by_player`; when called, if the losses do not return a player's state.
+      TypeError: if `tx` has no `optim.by_player`; when called, if a player's loss, or state, is not returned.
 
     >>> value = zero_sum(lambda p, batch, key: p["x"] * p["y"], minimize="x", maximize="y")
     >>> tx = optim.by_player({"x": optim.sgd(0.1), "y": optim.sgd(0.1)})
@@ -81,11 +81,11 @@ def alternating(
         def move(player: str, carry: Any, index: Any) -> Any:
             players, opt_state, state = carry
             own_key = None if step_key is None else jax.random.fold_in(step_key, index)
-            own_batch = jax.tree.map(lambda leaf: leaf[index], batch) if own_batches else batch
+            own_batch = jax.tree.map(lambda leaf: jnp.asarray(leaf)[index], batch) if own_batches else batch
 
             def own_loss(own: Any) -> Any:
                 losses, beside = whole({**players, **own}, state, own_batch, own_key)
-                return {player: losses[player]}, beside
+                return {player: loss_of("alternating", player, losses)}, beside
 
             found = oracle(own_loss, {player: players[player]}, has_aux=True)
             updates, opt_state = _updates(tx, found, opt_state, players)

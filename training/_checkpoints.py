@@ -49,7 +49,8 @@ class Checkpoints:
     of all: what a kill, a full disk or a loss of power cuts short was never there. Sums are compared before anything is
     restored; one that is damaged is set aside, with a warning, and the one before it taken.
 
-    As a context it waits at the end for what is still being written. One process at a time may save.
+    As a context it waits at the end for what is still being written. One run at a time may save; in one of several
+    processes each calls `save` and `restore`, the first writes, and all read.
 
     Args:
       directory: where; made when first saved to.
@@ -104,16 +105,16 @@ class Checkpoints:
         Raises:
           CheckpointError: if the one before this could not be written; the earlier ones are as they were.
           TypeError: for a leaf that is neither array nor number.
-          ValueError: for a step below 0, or a run of several processes.
+          ValueError: for a step below 0.
         """
         check_count("Checkpoints.save", "step", step, at_least=0)
-        if jax.process_count() > 1:
-            raise ValueError(f"Checkpoints.save: expected one process, got {jax.process_count()}.")
         record = {"step": step, "metrics": metrics or {}, "extra": extra, "leaves": _stored.leaves_of(tree)}
         text = json.dumps(record, default=float)
         self.wait()
-        self._writer = threading.Thread(target=self._write, args=(step, _stored.copied(tree), text), daemon=True)
-        self._writer.start()
+        arrays = _stored.copied(tree)  # from all processes, so each has to ask
+        if jax.process_index() == 0:
+            self._writer = threading.Thread(target=self._write, args=(step, arrays, text), daemon=True)
+            self._writer.start()
 
     def wait(self) -> None:
         """Waits for what is being written.

@@ -12,7 +12,7 @@ from jax.flatten_util import ravel_pytree
 from .._call import recording
 from ..optim import oracle
 from ._checks import check_count
-from ._game import check_player
+from ._players import check_player, loss_of
 from ._returned import LossFn, loss_metrics, whole_form
 from ._state import TrainState, check_link
 from ._unroll import descend
@@ -22,8 +22,8 @@ class RitzValues(NamedTuple):
     """Eigenvalues of a matrix as a few products show them.
 
     Attributes:
-      values: `[steps]`, complex, the largest in size first; NaN, at the end, where there was nothing left to find.
-      residuals: how far `A @ v` is from `value * v`, `[steps]`, for a vector of length 1; NaN likewise.
+      values: `[steps]`, complex, the largest in size first.
+      residuals: how far `A @ v` is from `value * v`, `[steps]`, for a vector of length 1.
     """
 
     values: jax.Array
@@ -34,7 +34,8 @@ def field_jvp(loss_fn: LossFn) -> Callable[..., Any]:
     """The Jacobian of a game's field times a vector.
 
     Args:
-      loss_fn: a game.
+      loss_fn: a game without metrics or state, here and in all that follows: of one with a state,
+        `lambda players, batch, key: loss_fn(players, state, batch, key)[0]`.
     Returns:
       `(players, vector, batch=None, key=None) -> J @ vector`, of trees like the players.
 
@@ -55,7 +56,8 @@ def field_jvp(loss_fn: LossFn) -> Callable[..., Any]:
 def ritz_values(matvec: Callable[[Any], Any], like: Any, key: jax.Array, *, num_steps: int = 20) -> RitzValues:
     """Eigenvalues of a matrix that need not be symmetric, by Arnoldi with full re-orthogonalisation.
 
-    Those at the edge of the spectrum are found first. Where the field of a game has a Jacobian with large imaginary
+    Those at the edge of the spectrum are found first. Where products span a space that the matrix does not leave, the
+    search goes on from a new random vector. Where the field of a game has a Jacobian with large imaginary
     parts beside its real ones, it rotates: descent circles, or leaves. For symmetric matrices there is
     `top_eigenvalues`.
 
@@ -67,10 +69,8 @@ def ritz_values(matvec: Callable[[Any], Any], like: Any, key: jax.Array, *, num_
       like: a tree of the structure, shapes and dtypes of the vectors.
       key: of the vector to start from.
       num_steps: products; as many as there are numbers in `like` if that is fewer, and then all values are found.
-        Products that span a space which the matrix does not leave end the search: an eigenvalue that occurs twice
-        may be found once.
     Returns:
-      A `RitzValues(values, residuals)`. JAX computes eigenvalues of such matrices on CPUs alone.
+      A `RitzValues(values, residuals)`. JAX computes eigenvalues of such matrices on CPUs and GPUs.
     Raises:
       ValueError: if `num_steps` is below 1.
       TypeError: if `like` is complex: the field of such players is linear over the real numbers only.
@@ -86,28 +86,42 @@ def ritz_values(matvec: Callable[[Any], Any], like: Any, key: jax.Array, *, num_
             f"ritz_values: expected vectors of real numbers, got {flat.dtype}. Give both parts as real ones."
         )
     steps, dtype = min(num_steps, flat.size), jnp.promote_types(flat.dtype, jnp.float32)
-    tiny = jnp.finfo(flat.dtype).eps * flat.size
+    tiny = 10 * jnp.finfo(flat.dtype).eps
+
+    def fresh(index: Any, basis: jax.Array) -> jax.Array:
+        drawn = jax.random.normal(jax.random.fold_in(key, index), flat.shape, dtype)
+        return _unit(_parts(drawn, basis)[1])
 
     def one(carry: Any, index: jax.Array) -> Any:
         basis, hessenberg = carry
         image = ravel_pytree(matvec(unravel(basis[index].astype(flat.dtype))))[0].astype(dtype)
-        size, left, along = jnp.linalg.norm(image), image, jnp.zeros(steps + 1, dtype)
-        for _ in range(2):  # twice is enough
-            part = basis @ left
-            along, left = along + part, left - part @ basis
+        along, left = _parts(image, basis)
         length = jnp.linalg.norm(left)
-        ended = length <= tiny * size  # the products span a space that the matrix does not leave
-        basis = basis.at[index + 1].set(jnp.where(ended, 0, left / jnp.where(ended, 1, length)))
-        return (basis, hessenberg.at[:, index].set(along.at[index + 1].set(jnp.where(ended, 0, length)))), None
+        ended = length <= tiny * jnp.linalg.norm(image)
+        vector = lax.cond(ended, lambda: fresh(index + 1, basis), lambda: _unit(left))
+        column = along.at[index + 1].set(jnp.where(ended, 0, length))
+        return (basis.at[index + 1].set(vector), hessenberg.at[:, index].set(column)), None
 
-    begin = jax.random.normal(key, flat.shape, dtype)
-    basis = jnp.zeros((steps + 1, flat.size), dtype).at[0].set(begin / jnp.linalg.norm(begin))
-    (basis, hessenberg), _ = lax.scan(one, (basis, jnp.zeros((steps + 1, steps), dtype)), jnp.arange(steps))
+    basis = jnp.zeros((steps + 1, flat.size), dtype)
+    begin = (basis.at[0].set(fresh(0, basis)), jnp.zeros((steps + 1, steps), dtype))
+    (_, hessenberg), _ = lax.scan(one, begin, jnp.arange(steps))
     values, vectors = jnp.linalg.eig(hessenberg[:steps])
-    in_space = jnp.linalg.norm(basis[:steps], axis=-1) @ jnp.abs(vectors) ** 2 > 0.5
-    order = jnp.argsort(jnp.where(in_space, -jnp.abs(values), jnp.inf))
-    residuals = jnp.abs(hessenberg[steps, steps - 1] * vectors[steps - 1])
-    return RitzValues(*(jnp.where(in_space, found, jnp.nan)[order] for found in (values, residuals)))
+    order = jnp.argsort(-jnp.abs(values))
+    return RitzValues(values[order], jnp.abs(hessenberg[steps, steps - 1] * vectors[steps - 1])[order])
+
+
+def _parts(vector: jax.Array, basis: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """How much of each vector of a basis is in a vector, and what is left of it: twice is enough."""
+    along, left = jnp.zeros(len(basis), vector.dtype), vector
+    for _ in range(2):
+        part = jnp.matmul(basis, left, precision="highest")
+        along, left = along + part, left - jnp.matmul(part, basis, precision="highest")
+    return along, left
+
+
+def _unit(vector: jax.Array) -> jax.Array:
+    length = jnp.linalg.norm(vector)
+    return vector / jnp.where(length > 0, length, 1)
 
 
 @recording
@@ -116,8 +130,8 @@ def duality_gap(
 ) -> Callable[..., jax.Array]:
     """What both sides of a zero-sum game of two could still gain: zero at a solution, positive elsewhere.
 
-    Each side in turn takes steps against the other as it stands; what these reach is a lower bound of the best, and so
-    is the gap.
+    Each side in turn takes steps against the other as it stands; the best of what these pass is a bound of the best
+    there is, so that the gap is at least what is found.
 
     Source: Grnarova et al. 2019, https://arxiv.org/abs/1811.05512, definition 1.
 
@@ -131,7 +145,7 @@ def duality_gap(
       `(players, batch=None, key=None) -> gap`, `[]`.
     Raises:
       ValueError: if `num_steps` is below 1; when called, if there are no such players.
-      TypeError: if `tx` is no chain.
+      TypeError: if `tx` is no chain; when called, if `loss_fn` is no game.
 
     >>> value = zero_sum(lambda p, batch, key: p["x"] ** 2 - p["y"] ** 2, minimize="x", maximize="y")
     >>> gap = duality_gap(value, optim.sgd(0.25), 20, minimize="x", maximize="y")
@@ -147,9 +161,10 @@ def duality_gap(
             check_player("duality_gap", player, players)
 
             def own_loss(own: Any, _: Any) -> Any:
-                return whole({**players, player: own}, None, batch, key)[0][player], None
+                return loss_of("duality_gap", player, whole({**players, player: own}, None, batch, key)[0]), None
 
-            return own_loss(descend(own_loss, tx, players[player], num_steps).params, None)[0]
+            found = descend(own_loss, tx, players[player], num_steps)
+            return jnp.minimum(jnp.min(found.losses), own_loss(found.params, None)[0])
 
         return -reached(maximize) - reached(minimize)
 

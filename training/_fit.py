@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.extend.core import Jaxpr, jaxprs_in_params
+from jax.sharding import Mesh
 
 from ._checkpoints import Checkpoints
 from ._checks import check_count
@@ -19,6 +20,8 @@ from ._interrupts import check_interrupts
 from ._keeping import HALF_A_MINUTE, Every, keeping
 from ._progress import Progress
 from ._run import check_checkpoints, columns, taken_up
+from ._sharding import ShardingRules
+from ._spread import Layout, SpreadStep, layout_of
 from ._state import TrainState
 
 Step = Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]
@@ -37,6 +40,8 @@ def fit(
     on_report: Callable[[Row, TrainState], None] | None = None,
     checkpoints: Checkpoints | None = None,
     checkpoint_every: Every = HALF_A_MINUTE,
+    mesh: Mesh | None = None,
+    rules: ShardingRules | None = None,
     progress: bool = True,
 ) -> tuple[TrainState, list[Row]]:
     """Runs a step over batches.
@@ -50,6 +55,11 @@ def fit(
     the very numbers and the history of a run that nothing stopped, however often either was saved. Ctrl-C and SIGTERM
     then wait for the end of a call of steps, or of a batch of `training.evaluate`, and the run is saved before they are
     answered; a second one does not wait.
+
+    With a `mesh`, the train state is laid out over its devices as the `rules` say and stays so, and every batch is
+    dealt out to them; the step is the same, and so are the numbers, up to rounding. Of several processes each calls
+    `fit` with its own rows of every batch, such as `local_batches` picks. The first one prints, and saves, to a
+    directory that all see; when they are stopped nothing is saved, since they would have to agree on a step.
 
     Args:
       step: `(train_state, batch) -> (train_state, metrics)`, from `training.step` say. It is compiled once for
@@ -67,13 +77,15 @@ def fit(
         train state, since its buffers are reused.
       checkpoints: where to save the run, and to take it up: a directory for this run alone.
       checkpoint_every: steps, or a `datetime.timedelta`, between two checkpoints. It is saved after the call of steps
-        in which that falls.
+        in which that falls; steps, where there are several processes.
+      mesh: devices to train on, of all processes.
+      rules: how parameters and batches are spread over the mesh; `data_parallel()` unless given.
       progress: whether to print reports, with rate and time left.
     Returns:
       The train state, and the history: a row a report, `{"step": ..., metric: mean since the last report, ...}`.
     Raises:
       ValueError: if a count is below 1, batches differ in shape, a metric is no scalar, or the checkpoints are those of
-        another run or network.
+        another run or network; if rules do not fit the mesh or the parameters, or rows the mesh.
       TypeError: if there are checkpoints, and the batches cannot be taken up at a step.
       CheckpointError: if a checkpoint could not be written, or all are damaged.
       NotFiniteError: after a report, if a `guarded` step met NaN or infinity; it holds the last good train state.
@@ -91,10 +103,14 @@ def fit(
     counts = {"num_steps": num_steps, "report_every": report_every}
     for name, count in (counts if steps_per_call is None else counts | {"steps_per_call": steps_per_call}).items():
         check_count("fit", name, count, at_least=1)
-    check_checkpoints(checkpoints, checkpoint_every, batches)
+    check_checkpoints(checkpoints, checkpoint_every, batches, mesh)
+    layout = layout_of(train_state, mesh, rules)
+    if layout is not None:
+        step, train_state = SpreadStep(step, layout), layout.put(train_state)
     run = taken_up(train_state, checkpoints, num_steps)
     stream = batches.starting_at(run.step) if isinstance(batches, Resumable) else iter(batches)
     first = None if run.done == num_steps else next(stream, None)
+    progress = progress and jax.process_index() == 0
     if progress and run.done:
         print(f"taken up at step {run.step}", flush=True)
     shown = Progress(run.step, run.start + num_steps) if progress and (first is not None or run.seen) else None
@@ -119,9 +135,9 @@ def fit(
         with keeping(checkpoints, checkpoint_every, run.place, begin=run.step, saved=run.saved) as offer:
             report_if_due()  # of a run that was stopped just before a report
             if first is not None:
-                size = steps_per_call or default_steps_per_call(step, run.train_state, first)
+                size = steps_per_call or _default_steps_per_call(step, run.train_state, first, layout)
                 for chunk in _chunks(itertools.chain([first], stream), run.done, num_steps, size, report_every):
-                    run.train_state, metrics = _run_steps(step, run.train_state, chunk)
+                    run.train_state, metrics = _run_steps(step, run.train_state, chunk, layout)
                     run.seen.append(metrics)
                     run.done += len(chunk)
                     check_interrupts()
@@ -146,6 +162,13 @@ def default_steps_per_call(step: Step, train_state: TrainState, batch: Any) -> i
     return 1 if convolves and jax.default_backend() == "cpu" else 10
 
 
+def _default_steps_per_call(step: Step, train_state: TrainState, batch: Any, layout: Layout | None) -> int:
+    if layout is None:
+        return default_steps_per_call(step, train_state, batch)
+    with jax.set_mesh(layout.mesh):
+        return default_steps_per_call(step, train_state, layout.spread(batch))
+
+
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
 def _one_step(step: Step, train_state: TrainState, batch: Any) -> tuple[TrainState, dict[str, jax.Array]]:
     train_state, metrics = step(train_state, batch)
@@ -160,11 +183,16 @@ def _scan_steps(step: Step, train_state: TrainState, batches: Any) -> tuple[Trai
     return lax.scan(functools.partial(_one_step, step), train_state, batches)
 
 
-def _run_steps(step: Step, train_state: TrainState, chunk: list[Any]) -> tuple[TrainState, dict[str, jax.Array]]:
+def _run_steps(
+    step: Step, train_state: TrainState, chunk: list[Any], layout: Layout | None
+) -> tuple[TrainState, dict[str, jax.Array]]:
     """Steps over batches in one dispatch; metrics `[steps]`, or `[]` for one."""
-    if len(chunk) == 1:
-        return _one_step(step, train_state, chunk[0])
-    return _scan_steps(step, train_state, _stack(chunk))
+    run, steps = (_one_step, None) if len(chunk) == 1 else (_scan_steps, len(chunk))
+    batches = chunk[0] if steps is None else _stack(chunk)
+    if layout is None:
+        return run(step, train_state, batches)
+    with jax.set_mesh(layout.mesh):
+        return run(step, train_state, layout.spread(batches, steps=steps))
 
 
 def primitives(jaxpr: Jaxpr) -> set[str]:

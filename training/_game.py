@@ -1,6 +1,6 @@
 """Games: a loss for each player, of which each follows its own gradient."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -8,6 +8,7 @@ import optax
 
 from .._call import recording
 from ._checks import check_count
+from ._players import check_player, check_states, loss_of, own_state
 from ._returned import LossFn, in_form, whole_form
 from ._state import check_link
 from ._unroll import descend
@@ -123,8 +124,8 @@ def unroll_player(
     Returns:
       A game.
     Raises:
-      ValueError: if `num_steps` is negative; when called, if there is no such player.
-      TypeError: if `tx` is no chain.
+      ValueError: if `num_steps` is negative; when called, if there is no such player, or a state is no player's.
+      TypeError: if `tx` is no chain; when called, if `loss_fn` is no game, or a player's state is not returned.
 
     >>> value = zero_sum(lambda p, batch, key: p["x"] * p["y"], minimize="x", maximize="y")
     >>> ahead = unroll_player(value, "y", optim.sgd(0.5), 1)
@@ -159,8 +160,8 @@ def best_response(
     Returns:
       A game.
     Raises:
-      ValueError: if `num_steps` is negative; when called, if there is no such player.
-      TypeError: if `tx` is no chain.
+      ValueError: if `num_steps` is negative; when called, if there is no such player, or a state is no player's.
+      TypeError: if `tx` is no chain; when called, if `loss_fn` is no game, or a player's state is not returned.
 
     >>> value = zero_sum(lambda p, batch, key: p["x"] * p["y"] - p["y"] ** 2 / 2, minimize="x", maximize="y")
     >>> answered = best_response(value, "y", optim.sgd(0.5), 50)
@@ -189,52 +190,18 @@ def _ahead(
 
     def field(players: Any, state: Any, batch: Any, key: jax.Array | None) -> Any:
         check_player(name, player, players)
+        if stateful:
+            check_states(name, state, players)
 
         def own_loss(own: Any, _: Any) -> Any:
-            return whole({**players, player: own}, state, batch, key)[0][player], None
+            return loss_of(name, player, whole({**players, player: own}, state, batch, key)[0]), None
 
         moved = seen(descend(own_loss, tx, players[player], num_steps).params)
         now, (new, metrics) = whole(players, state, batch, key)
         later, (other, _) = whole({**players, player: moved}, state, batch, key)
         values = {each: (now if each == player else later)[each] for each in now}
-        states = {each: (new if each == player else other)[each] for each in state} if stateful else state
-        return values, (states, metrics)
+        if stateful:
+            state = {each: own_state(name, each, new if each == player else other) for each in state}
+        return values, (state, metrics)
 
     return in_form(field, has_aux, stateful)
-
-
-def check_player(name: str, player: str, players: Any) -> None:
-    """Refuses a player that is not there.
-
-    Raises:
-      ValueError: naming who asks, and the players.
-    """
-    if not isinstance(players, dict) or player not in players:
-        found = sorted(players) if isinstance(players, dict) else type(players).__name__
-        raise ValueError(f"{name}: expected {player!r} to be one of the players, got {found}")
-
-
-def check_states(name: str, state: Any, players: Iterable[str]) -> None:
-    """Refuses a state that is not made of players' own: nobody would take it along.
-
-    Raises:
-      ValueError: naming who asks, the players, and what there is.
-    """
-    if not isinstance(state, dict) or not set(state) <= set(players):
-        found = sorted(state) if isinstance(state, dict) else type(state).__name__
-        raise ValueError(
-            f"{name}: expected a state of players, a dict with names of {sorted(players)}, got {found}. "
-            "Write training.init(players, tx, state={'player': its state})."
-        )
-
-
-def own_state(name: str, player: str, states: Any) -> Any:
-    """A player's state among those that its loss returned.
-
-    Raises:
-      TypeError: if it is not there.
-    """
-    if not isinstance(states, dict) or player not in states:
-        found = sorted(states) if isinstance(states, dict) else type(states).__name__
-        raise TypeError(f"{name}: {player}: expected loss_fn to return states with that of {player!r}, got {found}")
-    return states[player]

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+import jax
+
 from ._checkpoints import CheckpointError, Checkpoints
 from ._interrupts import Stopped, Terminated, deferred_interrupts
 
@@ -65,9 +67,10 @@ def keeping(
             save()
             checkpoints.wait()
         except (Stopped, Terminated) as asked:
-            save()
+            if jax.process_count() == 1:  # several would first have to agree on a step
+                save()
             checkpoints.wait()
-            asked.add_note(f"Step {last['saved']} is saved")
+            asked.add_note("Nothing is saved" if last["saved"] is None else f"Step {last['saved']} is saved")
             raise
         except Exception:
             with contextlib.suppress(CheckpointError):  # the other error came first

@@ -45,8 +45,9 @@ def layerwise(gamma: float | jax.Array, *, weights: str = "**", num_steps: int =
         def one(path: Any, start: jax.Array, now: jax.Array, grad: jax.Array) -> jax.Array:
             if path_of(path) not in moves:
                 return now
-            radius = gamma * _length(start)
-            return start + _into(now + radius * _unit(grad) - start, radius)
+            length = _length(start)
+            radius = jnp.asarray(gamma, length.dtype) * length
+            return start + _into(now + radius * _unit(jnp.conj(grad)) - start, radius)
 
         def climb(_: Any, now: Any) -> Any:
             return jax.tree_util.tree_map_with_path(one, params, now, jax.grad(loss_fn)(now))

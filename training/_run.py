@@ -93,12 +93,13 @@ def columns(fetched: list[dict[str, Any]]) -> dict[str, np.ndarray]:
     }
 
 
-def check_checkpoints(checkpoints: object, every: object, batches: object) -> None:
+def check_checkpoints(checkpoints: object, every: object, batches: object, mesh: object) -> None:
     """Refuses what cannot be saved, or taken up.
 
     Raises:
       TypeError: if `checkpoints` are none, or `batches` cannot be taken up at a step.
-      ValueError: for an interval that is neither steps nor time.
+      ValueError: for an interval that is neither steps nor time, or that several processes cannot agree on; for several
+        processes without a mesh.
     """
     if isinstance(every, datetime.timedelta):
         if every < datetime.timedelta(0):
@@ -115,6 +116,18 @@ def check_checkpoints(checkpoints: object, every: object, batches: object) -> No
         raise TypeError(
             "fit: expected batches with a method starting_at(step), so that a run can be taken up, got "
             f"{type(batches).__name__}. Give training.batches, or a class with this method."
+        )
+    if jax.process_count() == 1:
+        return
+    if mesh is None:
+        raise ValueError(
+            f"fit: expected a mesh where {jax.process_count()} processes save to one directory, got None. "
+            "Give mesh=jax.make_mesh((jax.device_count(),), ('data',))."
+        )
+    if not isinstance(every, int):
+        raise ValueError(
+            f"fit: expected checkpoint_every to be a number of steps where there are {jax.process_count()} processes, "
+            f"whose clocks differ, got {every!r}. Give checkpoint_every=1000, say."
         )
 
 

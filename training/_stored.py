@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from ._checks import path_of
+from ._put import put
 
 Arrays = list[np.ndarray]
 MOST = 30
@@ -78,7 +80,7 @@ def check_same(path: Path, saved: Sequence[Leaf], given: Sequence[Leaf]) -> None
 def copied(tree: Any) -> Arrays:
     """The leaves on the host, as they are now: buffers may be reused thereafter."""
     leaves = [jax.random.key_data(leaf) if _is_key(leaf) else leaf for leaf in jax.tree.leaves(tree)]
-    arrays = [np.array(leaf, copy=True) for leaf in jax.device_get(leaves)]
+    arrays = [np.array(leaf, copy=True) for leaf in jax.device_get(list(map(_gathered, leaves)))]
     return [array.view(np.uint8) if str(array.dtype) in AS_BYTES else array for array in arrays]
 
 
@@ -86,7 +88,7 @@ def write(path: Path, arrays: Arrays) -> None:
     """Leaves arrays as a new directory; Orbax knows none without elements."""
     ocp = load_orbax()
     full = {_name(place): array for place, array in enumerate(arrays) if array.size}
-    with _in_silence(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+    with _in_silence(), _checkpointer(ocp) as checkpointer:
         checkpointer.save(path, args=ocp.args.PyTreeSave(full or {"none": np.zeros(1)}))
 
 
@@ -98,7 +100,7 @@ def read(path: Path, like: Any, leaves: Sequence[Leaf]) -> Any:
     options = {name: _restore_args(ocp, leaf) for name, leaf in full.items()}
     found: dict[str, Any] = {}
     if full:
-        with _in_silence(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        with _in_silence(), _checkpointer(ocp) as checkpointer:
             targets = {name: np.zeros(()) for name in full}
             found = checkpointer.restore(path, args=ocp.args.PyTreeRestore(targets, restore_args=options))
     made = [
@@ -144,10 +146,30 @@ def _sharding(leaf: Any) -> Any:
     return getattr(leaf, "sharding", None) if getattr(leaf, "committed", True) else None
 
 
+def _checkpointer(ocp: Any) -> Any:
+    """Orbax for this process alone, where there are several: it would wait for all of them."""
+    if jax.process_count() == 1:
+        return ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
+    own = jax.process_index()
+    options = ocp.options.MultiprocessingOptions(
+        primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"process_{own}"
+    )
+    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=options)
+    return ocp.Checkpointer(handler, multiprocessing_options=options)
+
+
+def _gathered(leaf: Any) -> Any:
+    """An array whole in every process, if parts of it are in others."""
+    if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable or leaf.is_fully_replicated:
+        return leaf
+    return np.asarray(jax.device_put(leaf, NamedSharding(leaf.sharding.mesh, PartitionSpec())))  # pyright: ignore
+
+
 def _restore_args(ocp: Any, leaf: Any) -> Any:
-    if _is_key(leaf) or str(_plain(leaf)) in AS_BYTES or _sharding(leaf) is None:
+    sharding = _sharding(leaf)
+    if sharding is None or _is_key(leaf) or str(_plain(leaf)) in AS_BYTES or not sharding.is_fully_addressable:
         return ocp.RestoreArgs(restore_type=np.ndarray)
-    return ocp.ArrayRestoreArgs(sharding=_sharding(leaf))
+    return ocp.ArrayRestoreArgs(sharding=sharding)
 
 
 def _as(like: Any, found: Any) -> Any:
@@ -160,7 +182,7 @@ def _as(like: Any, found: Any) -> Any:
     if not hasattr(like, "dtype"):
         return type(like)(found.item())
     found = jax.random.wrap_key_data(jnp.asarray(found), impl=_implementation(like)) if _is_key(like) else found
-    return jnp.asarray(found) if _sharding(like) is None else jax.device_put(found, _sharding(like))
+    return jnp.asarray(found) if _sharding(like) is None else put(found, _sharding(like))
 
 
 def _implementation(key: Any) -> Any:

@@ -66,6 +66,11 @@ class Trajectory(NamedTuple):
         """Where an episode ended, in either way, `[time, *batch]`."""
         return self.terminated | self.truncated
 
+    @property
+    def ends(self) -> dict[str, jax.Array]:
+        """Both kinds of end by name, as the functions of returns take them: `rl.gae(..., **trajectory.ends)`."""
+        return {"terminated": self.terminated, "truncated": self.truncated}
+
 
 def episode_metrics(trajectory: Trajectory) -> dict[str, jax.Array]:
     """Mean return and length of the episodes that ended in a trajectory.

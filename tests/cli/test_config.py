@@ -7,14 +7,14 @@ from typing import Annotated, Literal
 
 import pytest
 
-from renga.training.cli import _configs, read_experiment
+from renga.training.cli import configs, read_experiment
 from renga.training.cli._config import Described, Range, load, nearest, override, read, write
 from renga.training.cli._experiment import Adam, Convnet, Digits, Experiment, Mlp, Sgd, Train
 from renga.training.cli._game import GameExperiment
 from renga.training.cli._gan import GanExperiment
 from renga.training.cli._meta import MetaExperiment
 
-SHIPPED = _configs()
+SHIPPED = configs()
 KINDS = {
     "maml": MetaExperiment, "gan": GameExperiment, "digits_dcgan": GanExperiment, "digits_wgan": GanExperiment,
 }  # fmt: skip

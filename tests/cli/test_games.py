@@ -200,7 +200,7 @@ def test_every_method_of_a_config_plays(config, renga):
     answer = renga("train", config, "--out", "run", *TINY, *setting("num_seeds=1", "train.num_steps=2"))
     assert (answer.code, answer.err) == (0, "")
     assert names(Path("run")) == FILES
-    methods = list(load(cli._configs()[config])["methods"])
+    methods = list(load(cli.configs()[config])["methods"])
     assert [row["method"] for row in scores(Path("run"))] == methods
     assert {
         "adam", "rmsprop", "alternating", "optimistic", "extra_adam", "lookahead", "unrolled", "consensus", "symplectic"

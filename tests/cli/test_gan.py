@@ -34,7 +34,7 @@ SMALL = [
 
 def read(name: str = "digits_dcgan", *assignments: str) -> GanExperiment:
     """A small experiment."""
-    found = cli.read_experiment(override(load(cli._configs()[name]), [*SMALL, *assignments]))
+    found = cli.read_experiment(override(load(cli.configs()[name]), [*SMALL, *assignments]))
     assert isinstance(found, GanExperiment)
     return found
 

@@ -21,7 +21,7 @@ from renga.training.cli._methods import Maml, Regressor, Reptile, Sinusoids, uni
 
 from .test_run import arrays, names, rows, setting
 
-CONFIGS = [name for name in cli._configs() if name.startswith("maml")]
+CONFIGS = [name for name in cli.configs() if name.startswith("maml")]
 FILES = ["adaptation.png", "config.toml", "metrics.csv", "metrics.jsonl", "params.npz", "scores.csv"]
 SMALL = setting(
     "num_seeds=2", "net.hidden=[4, 4]", "train.num_steps=4", "train.report_every=2", "train.num_tasks=3",
@@ -143,7 +143,7 @@ def test_learnt_rates_are_left_beside_the_parameters(renga):
     held = arrays(Path("run"))
     assert held["seed_0/inner/layers/1/w"].shape == held["seed_0/params/layers/1/w"].shape == (4, 4)
     rates = held["seed_0/inner/layers/2/b"]
-    assert rates != load(cli._configs()["maml_sinusoid_meta_sgd"])["method"]["inner_rate"]
+    assert rates != load(cli.configs()["maml_sinusoid_meta_sgd"])["method"]["inner_rate"]
 
 
 def test_a_run_that_diverges_fails_at_its_first_report_without_a_number(renga):

@@ -9,7 +9,7 @@ import jax
 import pytest
 
 from renga.training import cli
-from renga.training.cli import _meta_run, _run
+from renga.training.cli import _game_run, _gan_run, _meta_run, _rl_run, _run, _sweep_run, configs
 
 BASE = """
 seed = 0
@@ -68,6 +68,11 @@ FILES = {
     "long.toml": b"seed = " + b"9" * 5000,
     "folder.toml/config": b"",
     "held/notes.txt": b"",
+    "ended/config.toml": BASE.encode(),
+    "ended/metrics.csv": b"step,loss\n1,2.0\n",
+    "begun/config.toml": BASE.encode(),
+    "game/config.toml": Path(configs()["gan_ring"]).read_bytes(),
+    "old/config.toml": BASE.replace("hidden", "hiden").encode(),
 }
 
 # A command line, and what its message says.
@@ -313,6 +318,110 @@ REFUSED = {
         "base.toml/run: expected a directory that can be written, got 'Not a directory'",
     ),
     "train base.toml --out /proc/run": ("/proc/run: expected a directory that can be written",),
+    # reinforcement learning
+    "train ppo_cart_pole --set learner.num_enves=2": ("learner.num_enves: expected a key of ppo", "learner.num_envs?"),
+    "train ppo_cart_pole --set env.name=cartpole": (
+        "env.name: expected one of cart_pole, pendulum, recall, gymnax",
+        "Did you mean cart_pole?",
+    ),
+    "train ppo_cart_pole --set learner.num_minibatches=3": (
+        "learner.num_minibatches: expected a divisor of 512, which is num_envs * num_steps, got 3",
+    ),
+    "train ppo_cart_pole --set train.num_update=3": (
+        "train.num_update: expected a key (num_updates, report_every)",
+        "Did you mean train.num_updates?",
+    ),
+    "train dqn_cart_pole --set learner.discount=1.5": ("learner.discount: expected a number in [0, 1), got 1.5",),
+    "summary ppo_cart_pole --set net.name=mlpp": ("net.name: expected one of mlp, ", "Did you mean mlp?"),
+    # games and GANs
+    "train gan_ring --set play=[adan]": ("play: expected a list with a length of at least 1, each item text",),
+    """train gan_ring --set 'play=["adan"]'""": ("play[0]: expected one of ", "got 'adan'"),
+    "train gan_ring --set data.name=rings": ("data.name: expected one of ring, grid", "Did you mean ring?"),
+    "train gan_ring --set train.report_every=300": (
+        "train.report_every: expected a divisor of train.num_steps = ",
+        "got 300",
+    ),
+    "train gan_ring --set loss=hinges": ("loss: expected one of non_saturating, ", "Did you mean hinge?"),
+    "train digits_dcgan --set generator.widht=8": ("generator.widht: expected a key", "Did you mean generator.width?"),
+    "train digits_dcgan --set critic.turns=0": ("critic.turns: expected an integer in [1, 2147483647], got 0",),
+    "train digits_dcgan --set generator.optim.name=adm": (
+        "generator.optim.name: expected the name of a link or a schedule, got 'adm'",
+    ),
+    "train digits_dcgan --set loss.name=wassertein": ("loss.name: expected one of", "Did you mean wasserstein?"),
+    # sweeps
+    "sweep base.toml --over optim.roh=0.1,0.2": ("optim.roh: expected a key of adam", "Did you mean optim.rho?"),
+    "sweep base.toml --over optin.rho=0.1": ("optin: expected a key (net, optim, ", "Did you mean optim?"),
+    "sweep base.toml --over optim.rho=0.1,-0.2": ("optim.rho: expected a number of at least 0 and finite, got -0.2",),
+    "sweep base.toml --over optim.rho=0.1,big": ('optim.rho: expected a number of at least 0 and finite, got "big"',),
+    "sweep base.toml --over optim.name=adam,adm": ("optim.name: expected the name of a link or a schedule, got 'adm'",),
+    "sweep base.toml --over optim.rho": ("--over optim.rho: expected key=values, such as optim.rho=0.01,0.1\n",),
+    "sweep base.toml --over optim.rho=": ("--over optim.rho=: expected key=values",),
+    "sweep base.toml --over optim.rho=0.1,,0.2": ("--over optim.rho=0.1,,0.2: expected key=values",),
+    "sweep base.toml --over =1,2": ("--over =1,2: expected key=values",),
+    "sweep base.toml --over optim.rho=0.1,0.1": (
+        "--over optim.rho=0.1,0.1: expected different values, got 0.1 twice\n",
+    ),
+    "sweep base.toml --over optim.rho=0.1 --over optim.rho=0.2": (
+        "--over optim.rho=0.2: expected each key once, got optim.rho again\n",
+    ),
+    "sweep base.toml --over seed=0,1": (
+        "--over seed=0,1: expected another key than seed. --seeds 5 takes five from seed on\n",
+    ),
+    "sweep base.toml --over optim.rho.x=1,2": ("--over optim.rho.x=1: expected optim.rho to be a table, got 0.1\n",),
+    "sweep chain.toml --over optim.links.5.rho=1,2": (
+        "--over optim.links.5.rho=1: expected an index below 2 of the list optim.links, got 5\n",
+    ),
+    "sweep chain.toml --over optim.links.0.rho=0.1,-1": (
+        "optim.links[0]: asam: expected rho of at least 0, got -1.0\n",
+    ),
+    "sweep base.toml --over train.batch_size=8,1199": (
+        "train.batch_size: expected at most the 1198 training images, got 1199",
+    ),
+    "sweep base.toml --set seed=4294967295 --seeds 2": (
+        "seed: expected an integer in [0, 4294967295], got 4294967296",
+    ),
+    "sweep base.toml --seeds 0": ("usage: renga sweep", "argument --seeds: expected an integer of at least 1, got '0'"),
+    "sweep base.toml --seeds five": ("argument --seeds: expected an integer of at least 1, got 'five'",),
+    "sweep base.toml --at-once -1": ("usage: renga sweep", "--at-once"),
+    "sweep base.toml --out held": ("held: expected a new or empty directory, got one that holds notes.txt. Give ",),
+    "sweep base.toml --out base.toml": ("base.toml: expected a directory that can be written, got a file",),
+    "sweep bass.toml": ("bass.toml: expected a config file, got none of that name. Did you mean base.toml?",),
+    "sweep base.toml --ovr optim.rho=1": ("usage: renga sweep", "unrecognized arguments: --ovr"),
+    "sweep gan_ring --over train.num_steps=4,8": (
+        "gan_ring: expected a config of a classifier, a language model, reinforcement learning or meta-learning, got ",
+        "got one of a game. renga train makes its runs\n",
+    ),
+    "sweep digits_dcgan": ("digits_dcgan: expected a config of a classifier, ", "got one of a GAN."),
+    "sweep ppo_cart_pole --over learner.clp=0.1": ("learner.clp: expected a key of ppo", "Did you mean learner.clip?"),
+    "sweep meta.toml --over method.inner_rate=0.1,0": (
+        "method.inner_rate: expected a number above 0 and finite, got 0",
+    ),
+    # runs taken up, judged, compared and exported
+    "resume nowhere": ("nowhere: expected the directory of a run, got none of that name\n",),
+    "resume held": ("held: expected the directory of a run, got one without config.toml\n",),
+    "resume base.toml": ("base.toml: expected the directory of a run, got a file\n",),
+    "resume ended": ("ended: expected a run that was stopped, got one that has ended. renga train ended/config.toml ",),
+    "resume ended --checkpoint-every soon": ("usage: renga resume", "expected seconds, got 'soon'"),
+    "resume": ("usage: renga resume", "RUN_DIRECTORY"),
+    "evaluate nowhere": ("nowhere: expected the directory of a run, got none of that name\n",),
+    "evaluate old": ("net.hiden: expected a key of mlp (name, hidden)", "Did you mean net.hidden?"),
+    "evaluate game": ("game: expected a run of a classifier, of a language model or of reinforcement learning, ",),
+    "compare ended": ("compare: expected two runs or more, got ended\n",),
+    "compare ended ended": ("compare: expected different runs, got ended, ended\n",),
+    "compare ended nowhere": ("nowhere: expected the directory of a run, got none of that name\n",),
+    "compare ended begun": ("begun: expected a run with a report, got one without a row in metrics.csv\n",),
+    "compare ended game/../ended --out there": (
+        "--out there: expected the path of a PNG in a directory that there is\n",
+    ),
+    "compare": ("usage: renga compare", "RUN_DIRECTORY"),
+    "export nowhere net.safetensors": ("nowhere: expected the directory of a run, got none of that name\n",),
+    "export ended net.npz": ("net.npz: expected a file that ends in .safetensors, got '.npz'\n",),
+    "export ended far/net.safetensors": (
+        "far/net.safetensors: expected a file in a directory that there is, got 'far'\n",
+    ),
+    "export ended net.safetensors": ("ended/params.npz: expected the parameters of a run, got '",),
+    "export ended": ("usage: renga export", "FILE"),
+    "completion tcsh": ("usage: renga completion", "invalid choice: 'tcsh'"),
     # command lines
     "": ("usage: renga", "COMMAND"),
     "tarin": ("invalid choice: 'tarin' (choose from", "train"),
@@ -353,7 +462,8 @@ def test_a_compilation_would_be_heard(compilations):
 
 @pytest.mark.parametrize("line", REFUSED)
 def test_it_is_refused(line, renga, files, compilations, monkeypatch):
-    for module, loop in ((_run, "fit"), (_meta_run, "loop")):
+    loops = {_run: "fit", _meta_run: "loop", _rl_run: "fit", _gan_run: "fit", _game_run: "loop", _sweep_run: "fit"}
+    for module, loop in loops.items():
         monkeypatch.setattr(module, loop, lambda *args, **keywords: pytest.fail("training began"))
     compilations.clear()
     before = sorted(files.rglob("*"))

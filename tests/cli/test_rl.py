@@ -35,7 +35,7 @@ def small(name: str) -> list[str]:
 
 def read(name: str, *assignments: str) -> RlExperiment:
     """A small experiment."""
-    found = cli.read_experiment(override(load(cli._configs()[name]), [*small(name), *assignments]))
+    found = cli.read_experiment(override(load(cli.configs()[name]), [*small(name), *assignments]))
     assert isinstance(found, RlExperiment)
     return found
 
@@ -123,9 +123,10 @@ def test_advantages_with_memory_are_judged_by_the_memory_of_that_moment():
     start = collect.init(jax.random.key(1), params)
     _, trajectory = collect(params, start)
     data = ppo.data(agent, params, trajectory)
-    policy, value = agent.unroll(params, start.carry, data["obs"], data["first"])
-    np.testing.assert_allclose(value, data["value"], atol=1e-5)
-    np.testing.assert_allclose(policy.log_prob(data["action"]), data["log_prob"], atol=1e-5)
+    rows = jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), data)
+    policy, value = agent.unroll(params, start.carry, rows["obs"], rows["first"])
+    np.testing.assert_allclose(value, rows["value"], atol=1e-5)
+    np.testing.assert_allclose(policy.log_prob(rows["action"]), rows["log_prob"], atol=1e-5)
     # The first episodes end after four steps by termination: what they were worth is what they brought.
     advantage, discount = np.zeros(2), ppo.discount * ppo.decay
     for step in (3, 2, 1, 0):
@@ -173,13 +174,13 @@ def test_the_target_network_is_a_copy_now_and_then_and_nothing_is_learnt_before_
 @pytest.mark.parametrize("env", [rl.cart_pole(), rl.scale_actions(rl.pendulum())])
 def test_an_agent_says_the_same_in_steps_and_all_at_once(net: Any, env: Any):
     agent, size = net.agent(env), env.observation_space().shape[0]
-    obs = jax.random.normal(jax.random.key(0), (3, 2, size))
-    params = agent.init(jax.random.key(1), obs[0])
-    carry = agent.initial_carry(params, obs[0]) if agent.initial_carry else ()
-    _, values = agent.unroll(params, carry, obs, jnp.zeros((3, 2), bool))
+    obs = jax.random.normal(jax.random.key(0), (2, 3, size))
+    params = agent.init(jax.random.key(1), obs[:, 0])
+    carry = agent.initial_carry(params, obs[:, 0]) if agent.initial_carry else ()
+    _, values = agent.unroll(params, carry, obs, jnp.zeros((2, 3), bool))
     for step in range(3):
-        carry, (_, value) = agent.step(params, carry, obs[step])
-        np.testing.assert_allclose(value, values[step], atol=1e-6)
+        carry, (_, value) = agent.step(params, carry, obs[:, step])
+        np.testing.assert_allclose(value, values[:, step], atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -311,7 +311,7 @@ def test_a_process_that_ignores_ctrl_c_goes_on_ignoring_it():
 def test_list_shows_every_config_with_its_header(renga):
     answer = renga("list")
     assert (answer.code, answer.err) == (0, "")
-    for name, path in cli._configs().items():
+    for name, path in cli.configs().items():
         header = [line[2:] for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("# ")]
         assert "\n    ".join([name, *header]) + "\n" in answer.out
 

@@ -69,7 +69,8 @@ def test_updates_of_one_player_leave_the_others_states():
 
 def test_each_player_is_evaluated_with_the_average_that_its_link_keeps():
     tx: Any = optim.by_player({"x": optim.chain(optim.sgd(0.1), optim.ema_params(0.5)), "y": optim.sgd(0.1)})
-    state, params = tx.init(PLAYERS), PLAYERS
+    state: Any = tx.init(PLAYERS)
+    params: Any = PLAYERS
     for _ in range(2):
         updates, state = tx.update(optim.oracle(bilinear, params).grads, state, params)
         params = optax.apply_updates(params, updates)
@@ -85,7 +86,7 @@ def test_each_player_is_evaluated_with_the_average_that_its_link_keeps():
 
 
 def test_groups_that_go_by_the_names_of_parameters_keep_their_averages():
-    links = {name: optim.chain(optim.sgd(0.1), optim.ema_params(0.5)) for name in PLAYERS}
+    links: Any = {name: optim.chain(optim.sgd(0.1), optim.ema_params(0.5)) for name in PLAYERS}
     tx: Any = optax.partition(links, {name: name for name in PLAYERS})
     jax.tree.map(np.testing.assert_array_equal, optim.eval_params(tx.init(PLAYERS), PLAYERS), PLAYERS)
 

@@ -55,6 +55,52 @@ def test_where_the_loss_is_flat_nothing_moves_and_nothing_is_nan(norm: Any):
     np.testing.assert_array_equal(moved, X)
 
 
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.float32])
+def test_small_slopes_are_followed_as_far_as_large_ones(dtype: Any):
+    x = jnp.zeros((2, 4), dtype)
+    for scale in (1.0, 1e-4 if dtype == jnp.float16 else 1e-25):
+        moved = pgd(0.1, 3, norm="l2", random_start=False)(lambda x, scale=scale: jnp.sum(scale * x), x, None)
+        np.testing.assert_allclose(moved, 0.05, rtol=2e-3)
+    w = layerwise(0.1)(lambda w: jnp.sum(1e-25 * w), jnp.ones(4))
+    np.testing.assert_allclose(w, 1.1, rtol=1e-6)
+
+
+@pytest.mark.parametrize("attack", [lambda epsilon: fgsm(epsilon), lambda epsilon: pgd(epsilon, 2, random_start=False)])
+def test_a_radius_that_is_traced_keeps_the_inputs_in_their_precision(attack: Any):
+    x = X.astype(jnp.bfloat16)
+    moved = jax.jit(lambda epsilon: attack(epsilon)(lambda x: jnp.sum(x), x, None))(jnp.float32(0.5))
+    assert moved.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(moved, x + jnp.bfloat16(0.5))
+    weights = jax.jit(lambda gamma: layerwise(gamma, num_steps=2)(jnp.sum, x))(jnp.float32(0.5))
+    assert weights.dtype == jnp.bfloat16
+    bounded = jax.jit(lambda low: pgd(0.5, 2, random_start=False, bounds=(low, 9.0))(jnp.sum, X, None))(0.0)
+    np.testing.assert_allclose(bounded, jnp.clip(X + 0.5, 0, 9), rtol=1e-6)
+
+
+def test_numpy_inputs_of_double_precision_are_taken_as_jax_takes_them():
+    x = np.ones((2, 2))
+    for attack in (fgsm(0.5), pgd(0.5, 2, random_start=False)):
+        moved = attack(jnp.sum, x, None)  # pyright: ignore[reportArgumentType]
+        assert moved.dtype == jnp.float32
+        np.testing.assert_array_equal(moved, 1.5)
+
+
+def test_complex_weights_go_up_the_loss_too():
+    away = lambda w: jnp.abs(w[0] - 2j) ** 2  # noqa: E731
+    moved = layerwise(0.1)(away, jnp.array([1.0 + 0j]))
+    np.testing.assert_allclose(moved[0], 1 + 0.1 * (1 - 2j) / 5**0.5, rtol=1e-5)
+
+
+def test_derivatives_through_an_attack_are_finite_where_an_example_has_no_slope():
+    def masked(w: jax.Array, batch: Any, key: Any) -> jax.Array:
+        return jnp.sum(jnp.tanh(batch["x"] @ w) ** 2 * jnp.array([0.0, 1.0]))
+
+    loss = adversarial(masked, pgd(0.01, 3, norm="l2", random_start=False), through_attack=True)
+    slope = jax.grad(lambda x: loss(W, {"x": x}))(X[:2])
+    assert jnp.all(jnp.isfinite(slope))
+    assert jnp.all(slope[0] == 0)
+
+
 def square_loss(w: jax.Array, batch: Any, key: Any) -> jax.Array:
     return jnp.mean((batch["x"] @ w - batch["y"]) ** 2)
 
@@ -97,6 +143,9 @@ def test_a_loss_under_attack_is_its_call():
     [
         (lambda: fgsm(-0.1), "fgsm: expected epsilon to be at least 0, got -0.1"),
         (lambda: pgd(-1, 1), "pgd: expected epsilon to be at least 0, got -1"),
+        (lambda: pgd(0.1, 1, step_size=-0.1), "pgd: expected step_size to be at least 0, got -0.1"),
+        (lambda: pgd(0.1, 1, bounds=(1, 0)), "pgd: expected bounds (low, high) with low below high, got (1, 0)"),
+        (lambda: fgsm(0.1, bounds=(1, 1)), "fgsm: expected bounds (low, high) with low below high, got (1, 1)"),
         (lambda: pgd(0.1, 0), "pgd: expected num_steps to be an integer of at least 1, got 0"),
         (lambda: pgd(0.1, 1, norm="l1"), "pgd: expected norm to be one of linf, l2, got 'l1'"),  # pyright: ignore[reportArgumentType]
         (

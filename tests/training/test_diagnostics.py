@@ -73,10 +73,46 @@ def test_residuals_bound_the_distance_for_a_rotation():
 
 
 @pytest.mark.usefixtures("float64")
-def test_a_space_that_products_do_not_leave_ends_the_search():
-    found = training.ritz_values(lambda v: 2 * v, jnp.zeros(5), jax.random.key(1), num_steps=5)
-    assert jnp.all(jnp.isfinite(found.values))
-    assert found.values[0] == pytest.approx(2)
+@pytest.mark.parametrize("scales", [[2, 2, 2, 2, 2], [5, 3, 3, 0, 0], [0, 0, 0]])
+def test_where_products_leave_a_space_no_more_the_search_goes_on_elsewhere(scales: Any):
+    found = training.ritz_values(lambda v: jnp.array(scales) * v, jnp.zeros(len(scales)), jax.random.key(1))
+    np.testing.assert_allclose(found.values, scales, atol=1e-12)
+    np.testing.assert_allclose(found.residuals, 0, atol=1e-12)
+
+
+@pytest.mark.usefixtures("float64")
+def test_a_game_that_only_rotates_has_no_values_but_those_of_its_rotation():
+    product = zero_sum(lambda p, batch, key: jnp.sum(p["x"] * p["y"]), minimize="x", maximize="y")
+    players = {"x": jnp.ones(5), "y": jnp.ones(5)}
+    found = training.ritz_values(lambda v: training.field_jvp(product)(players, v), players, jax.random.key(0))
+    np.testing.assert_allclose(sorted(np.asarray(found.values), key=np.imag), [-1j] * 5 + [1j] * 5, atol=1e-9)
+
+
+def test_as_many_numbers_as_a_network_has_do_not_end_the_search():
+    scales = jnp.linspace(1.0, 1.1, 2_000_000)
+    found = training.ritz_values(lambda v: scales * v, scales, jax.random.key(0), num_steps=3)
+    at, _ = np.polynomial.legendre.leggauss(3)  # what three products see of evenly spread values
+    np.testing.assert_allclose(found.values, np.sort(1.05 + 0.05 * at)[::-1], rtol=1e-3)
+
+
+def test_players_in_half_precision_have_their_values():
+    scales = jnp.array([1.0, 2.0, 4.0], jnp.bfloat16)
+    found = training.ritz_values(lambda v: scales * v, jnp.zeros(3, jnp.bfloat16), jax.random.key(0))
+    np.testing.assert_allclose(found.values, [4, 2, 1], rtol=0.02)
+
+
+def test_complex_players_and_players_that_are_not_there_are_refused():
+    message = r"^ritz_values: expected vectors of real numbers, got complex64\. Give both parts as real ones\.$"
+    with pytest.raises(TypeError, match=message):
+        training.ritz_values(lambda v: v, jnp.zeros(3, jnp.complex64), jax.random.key(0))
+    gap = training.duality_gap(GAME, optim.sgd(0.1), 1, minimize="gen", maximize="disc")
+    with pytest.raises(
+        ValueError, match=r"^duality_gap: expected 'disc' to be one of the players, got \['critic', 'gen'\]$"
+    ):
+        gap(*some())
+    step = training.tracked(training.step(lambda w, batch, key: w**2, optim.sgd(0.1)))
+    with pytest.raises(TypeError, match=r"^tracked: expected a dict of players, got ArrayImpl$"):
+        step(training.init(jnp.array(1.0), optim.sgd(0.1)), None)
 
 
 def test_the_gap_of_a_quadratic_game_is_known():
@@ -90,6 +126,12 @@ def test_the_gap_of_a_quadratic_game_is_known():
     x, y = jnp.array([1.0, -2.0]), jnp.array([0.5, 3.0])
     np.testing.assert_allclose(gap({"x": x, "y": y}), jnp.sum(x**2 + y**2), rtol=1e-5)  # x^2 + y^2, by hand
     assert gap({"x": jnp.zeros(2), "y": jnp.zeros(2)}) == 0
+
+
+def test_steps_that_are_too_long_find_no_gap_below_zero():
+    value = zero_sum(lambda p, batch, key: p["x"] ** 2 - p["y"] ** 2, minimize="x", maximize="y")
+    gap = training.duality_gap(value, optim.sgd(2.0), 5, minimize="x", maximize="y")
+    assert gap({"x": jnp.array(2.0), "y": jnp.array(1.0)}) == 0
 
 
 def test_the_turn_is_nothing_on_a_bowl_and_a_right_angle_on_a_saddle_of_products():

@@ -79,6 +79,15 @@ def test_penalties_are_means_of_slopes_found_by_finite_differences():
     np.testing.assert_allclose(training.slope_penalty(critic, real), (slopes(real) ** 2).sum(-1).mean(), rtol=1e-7)
 
 
+@pytest.mark.parametrize("slope", [1e-4, 300.0])
+def test_penalties_of_half_precision_neither_vanish_nor_overflow(slope: float):
+    x, critic = jnp.ones((4, 2), jnp.float16), lambda x: slope * x[..., 0]
+    found = training.slope_penalty(critic, x)
+    np.testing.assert_allclose(found, slope**2, rtol=1e-3)
+    found = training.gradient_penalty(critic, x, 0 * x, jax.random.key(0))
+    np.testing.assert_allclose(found, (slope - 1) ** 2, rtol=1e-3)
+
+
 def test_a_flat_critic_has_a_finite_penalty_and_a_finite_slope_of_it():
     def penalty(w: jax.Array) -> jax.Array:
         return training.gradient_penalty(lambda x: x @ w, jnp.ones((4, 2)), jnp.zeros((4, 2)), jax.random.key(0))

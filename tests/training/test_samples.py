@@ -52,6 +52,26 @@ def test_the_frechet_distance_of_gaussians_is_its_closed_form():
     assert training.frechet_distance(x, x) == pytest.approx(0, abs=1e-4)
 
 
+def test_the_frechet_distance_is_that_of_roots_of_matrices_in_double_precision():
+    linalg = pytest.importorskip("scipy.linalg")
+    with jax.enable_x64(True):
+        mix, other = jax.random.normal(KEY, (2, 5, 5), float)
+        x = jax.random.normal(jax.random.key(1), (40, 5), float) @ mix
+        y = jax.random.normal(jax.random.key(2), (30, 5), float) @ other + 1
+        first, second = (np.cov(np.asarray(z), rowvar=False) for z in (x, y))
+        expected = np.sum((np.mean(x, 0) - np.mean(y, 0)) ** 2) + np.trace(first + second)
+        expected -= 2 * np.trace(linalg.sqrtm(first @ second)).real
+        np.testing.assert_allclose(training.frechet_distance(x, y), expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
+def test_fewer_samples_than_features_are_at_no_distance_from_themselves(dtype: Any):
+    x = 100 + jax.random.normal(KEY, (20, 64)).astype(dtype)
+    assert training.frechet_distance(x, x[::-1]) == pytest.approx(0, abs=1e-3)
+    slope = jax.grad(lambda y: training.frechet_distance(x, y))(x + 1)
+    assert jnp.all(jnp.isfinite(slope))
+
+
 @pytest.mark.parametrize(
     ("build", "message"),
     [
@@ -66,6 +86,14 @@ def test_the_frechet_distance_of_gaussians_is_its_closed_form():
         (
             lambda: training.maximum_mean_discrepancy(jnp.ones((1, 2)), jnp.ones((4, 2))),
             "maximum_mean_discrepancy: expected two samples or more of each, got 1 and 4",
+        ),
+        (
+            lambda: training.sliced_wasserstein(jnp.ones(3), jnp.ones(3), KEY),
+            "sliced_wasserstein: expected [samples, features] of as many features, got (3,) and (3,)",
+        ),
+        (
+            lambda: training.frechet_distance(jnp.ones((1, 2)), jnp.ones((4, 2))),
+            "frechet_distance: expected two samples or more of each, got 1 and 4",
         ),
         (
             lambda: training.frechet_distance(jnp.ones(3), jnp.ones(3)),

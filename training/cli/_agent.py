@@ -23,7 +23,8 @@ class Agent(NamedTuple):
       init: `(key, obs) -> params`.
       initial_carry: `(params, obs) -> carry`, or None.
       step: `(params, carry, obs) -> (carry, (distribution, value))`, for observations `[envs, ...]`.
-      unroll: `(params, carry, obs, first) -> (distribution, value)`, for observations `[time, envs, ...]`.
+      unroll: `(params, carry, obs, first) -> (distribution, value)`, for observations `[envs, time, ...]`; without
+        memory, of any axes.
     """
 
     init: Callable[..., Any]
@@ -123,9 +124,8 @@ class Recurrent:
             return carry, told(params, hidden)
 
         def unroll(params: Any, carry: Any, obs: Any, first: jax.Array) -> Any:
-            seen = jnp.swapaxes(encoder.apply(params["encoder"], obs), 0, 1)
-            hidden = body.apply(params["body"], seen, carry=carry, reset=jnp.swapaxes(first, 0, 1))
-            return told(params, jnp.swapaxes(hidden, 0, 1))
+            seen = encoder.apply(params["encoder"], obs)
+            return told(params, body.apply(params["body"], seen, carry=carry, reset=first))
 
         return Agent(init, initial_carry, step, unroll)
 

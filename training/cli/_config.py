@@ -75,10 +75,15 @@ def load(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: expected TOML, got a mistake: {error}") from None
 
 
-def override(tables: dict[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
+def override(tables: dict[str, Any], assignments: Sequence[str], *, option: str = "--set") -> dict[str, Any]:
     """Tables with some values replaced, each by `dotted.key=value`.
 
     A value is read as TOML, or as the text itself where it is none. In a list, an index stands for a name.
+
+    Args:
+      tables: what TOML gave.
+      assignments: what to replace.
+      option: which gave them, for messages.
 
     Raises:
       ConfigError: if an assignment has no key or no `=`, or goes through a value that is no table.
@@ -91,12 +96,12 @@ def override(tables: dict[str, Any], assignments: Sequence[str]) -> dict[str, An
         dotted, equals, text = assignment.partition("=")
         names = [name.strip() for name in dotted.split(".")]
         if not equals or not all(names):
-            raise ConfigError(f"--set {assignment}: expected key=value, such as optim.rho=0.1")
+            raise ConfigError(f"{option} {assignment}: expected key=value, such as optim.rho=0.1")
         table: Any = tables
         for depth in range(len(names) - 1):
-            place = _place(table, names, depth, assignment)
+            place = _place(table, names, depth, f"{option} {assignment}")
             table = table[place] if isinstance(table, list) else table.setdefault(place, {})
-        table[_place(table, names, len(names) - 1, assignment)] = _toml_value(text.strip())
+        table[_place(table, names, len(names) - 1, f"{option} {assignment}")] = toml_value(text.strip())
     return tables
 
 
@@ -114,13 +119,13 @@ def read(kind: type[Config], tables: Any, where: str = "") -> Config:
       ConfigError: for the first key that is unknown, missing, of another type or out of range.
     """
     if not isinstance(tables, dict):
-        raise ConfigError(f"{where}: expected a table, got {_shown(tables)}")
+        raise ConfigError(f"{where}: expected a table, got {shown(tables)}")
     fields = {field.name: field for field in dataclasses.fields(typing.cast(Any, kind))}
     for name in tables:
         if name not in fields:
             owner = f" of {fields['name'].default}" if "name" in fields else ""
             expected = f"expected a key{owner} ({', '.join(fields)})"
-            raise ConfigError(f"{_dotted(where, name)}: {expected}, got {_shown(name)}{_meant(name, fields, where)}")
+            raise ConfigError(f"{_dotted(where, name)}: {expected}, got {shown(name)}{_meant(name, fields, where)}")
     hints = typing.get_type_hints(kind, include_extras=True)
     values = {
         name: _value(hints[name], _named_as(fields[name].default, value), _dotted(where, name))
@@ -141,7 +146,7 @@ def write(config: Any, where: str = "") -> str:
     """
     values = config if isinstance(config, dict) else config.tables if isinstance(config, Described) else vars(config)
     plain = {name: value for name, value in values.items() if not _is_table(value) and value is not None}
-    lines = [f"{_toml_name(name)} = {_toml_text(value)}" for name, value in plain.items()]
+    lines = [f"{_toml_name(name)} = {write_value(value)}" for name, value in plain.items()]
     for name, value in values.items():
         if _is_table(value):
             path = _dotted(where, _toml_name(name))
@@ -161,9 +166,9 @@ def _place(table: Any, names: Sequence[str], depth: int, assignment: str) -> Any
     if isinstance(table, dict):
         return name
     if not isinstance(table, list):
-        raise ConfigError(f"--set {assignment}: expected {outer} to be a table, got {_shown(table)}")
+        raise ConfigError(f"{assignment}: expected {outer} to be a table, got {shown(table)}")
     if not (name.isdecimal() and int(name) < len(table)):
-        raise ConfigError(f"--set {assignment}: expected an index below {len(table)} of the list {outer}, got {name}")
+        raise ConfigError(f"{assignment}: expected an index below {len(table)} of the list {outer}, got {name}")
     return int(name)
 
 
@@ -184,7 +189,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         return read(typing.cast(Any, hint), value, where)
     fits = isinstance(value, (int, float) if hint is float else hint) and (hint is bool or not isinstance(value, bool))
     if not fits or (allowed is not None and value not in allowed):
-        raise ConfigError(f"{where}: expected {_kind(hint, allowed)}, got {_shown(value)}")
+        raise ConfigError(f"{where}: expected {_kind(hint, allowed)}, got {shown(value)}")
     return float(value) if hint is float else value
 
 
@@ -194,21 +199,21 @@ def _choice(options: Sequence[str | int], value: Any, where: str) -> Any:
         return value
     names = [str(option) for option in options]
     hint = _meant(value, names) if isinstance(value, str) else ""
-    raise ConfigError(f"{where}: expected one of {', '.join(names)}, got {_shown(value)}{hint}")
+    raise ConfigError(f"{where}: expected one of {', '.join(names)}, got {shown(value)}{hint}")
 
 
 def _items(hint: Any, lengths: Range, value: Any, where: str) -> tuple[Any, ...]:
     """The items of a list."""
     if not isinstance(value, list) or len(value) not in lengths:
         expected = f"expected a list with a length {lengths}, each item {_kind(hint)}"
-        raise ConfigError(f"{where}: {expected}, got {_shown(value)}")
+        raise ConfigError(f"{where}: {expected}, got {shown(value)}")
     return tuple(_value(hint, item, f"{where}[{index}]") for index, item in enumerate(value))
 
 
 def _entries(hint: Any, value: Any, where: str) -> dict[str, Any]:
     """The entries of a table whose names are the config's own."""
     if not isinstance(value, dict):
-        raise ConfigError(f"{where}: expected a table, got {_shown(value)}")
+        raise ConfigError(f"{where}: expected a table, got {shown(value)}")
     return value if hint is Any else {name: _value(hint, item, _dotted(where, name)) for name, item in value.items()}
 
 
@@ -226,7 +231,7 @@ def _one_of(kinds: list[Any], value: Any, where: str) -> Any:
         if kind is not Described
     }
     if not isinstance(value, dict):
-        raise ConfigError(f"{where}: expected a table, its name one of {', '.join(by_name)}, got {_shown(value)}")
+        raise ConfigError(f"{where}: expected a table, its name one of {', '.join(by_name)}, got {shown(value)}")
     name = value.get("name")
     if Described in kinds and isinstance(name, str) and name.lower() not in by_name:
         return Described(value)
@@ -258,7 +263,8 @@ def _is_table(value: Any) -> bool:
     return holds or dataclasses.is_dataclass(value)
 
 
-def _toml_value(text: str) -> Any:
+def toml_value(text: str) -> Any:
+    """A value from TOML, or the text itself where it is none."""
     try:
         tables = tomllib.loads(f"value = {text}")
     except (ValueError, RecursionError):
@@ -266,11 +272,12 @@ def _toml_value(text: str) -> Any:
     return tables["value"] if len(tables) == 1 else text  # text with a line break may assign to another key
 
 
-def _toml_text(value: Any) -> str:
+def write_value(value: Any) -> str:
+    """A value as TOML has it."""
     if isinstance(value, list | tuple):
-        return f"[{', '.join(map(_toml_text, value))}]"
+        return f"[{', '.join(map(write_value, value))}]"
     if isinstance(value, dict):
-        return f"{{{', '.join(f'{_toml_name(name)} = {_toml_text(item)}' for name, item in value.items())}}}"
+        return f"{{{', '.join(f'{_toml_name(name)} = {write_value(item)}' for name, item in value.items())}}}"
     if isinstance(value, bool):
         return "true" if value else "false"
     return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else str(value)
@@ -281,7 +288,7 @@ def _toml_name(name: str) -> str:
     return name if bare else json.dumps(name, ensure_ascii=False)
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """A value as TOML has it, at most a line of it."""
-    text = "none" if value is None else _toml_text(value)
+    text = "none" if value is None else write_value(value)
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,11 +1,8 @@
 """Run directories: what a run leaves, and what it is taken up from."""
 
 import contextlib
-import csv
 import datetime
 import io
-import json
-import math
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,6 +14,7 @@ import numpy as np
 
 from .._checkpoints import Checkpoints
 from .._keeping import HALF_A_MINUTE
+from .._logs import Log, csv_log, json_log, logs
 from .._stored import load_orbax
 from ._config import ConfigError, write
 
@@ -38,6 +36,7 @@ class RunDirectory:
 
     def __init__(self, path: Path, every: datetime.timedelta = HALF_A_MINUTE):
         self.path, self.every = path, every
+        self._log = self._new_log()
         self._lock: BinaryIO | None = None
 
     def contents(self) -> str:
@@ -54,23 +53,16 @@ class RunDirectory:
         for name in ("metrics.csv", "metrics.jsonl"):
             (self.path / name).unlink(missing_ok=True)
         (self.path / "metrics.jsonl").touch()
+        self._log = self._new_log()
         for row in rows:
             self.log(row)
 
     def log(self, row: Mapping[str, float | str]) -> None:
-        """Adds a row to `metrics.csv` and `metrics.jsonl`; JSON has null for a number that is not finite."""
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as lines:
-            finite = {
-                name: value if isinstance(value, str) or math.isfinite(value) else None for name, value in row.items()
-            }
-            lines.write(json.dumps(finite) + "\n")
-        table = self.path / "metrics.csv"
-        is_new = not table.exists()
-        with table.open("a", encoding="utf-8", newline="") as rows:
-            writer = csv.DictWriter(rows, list(row), lineterminator="\n")
-            if is_new:
-                writer.writeheader()
-            writer.writerow(row)
+        """Adds a row to `metrics.csv` and `metrics.jsonl`."""
+        self._log.write(row)
+
+    def _new_log(self) -> Log:
+        return logs(csv_log(self.path / "metrics.csv"), json_log(self.path / "metrics.jsonl"))
 
     def save_params(self, params: Any, state: Any) -> None:
         """Leaves the parameters as `params.npz`, arrays by path, and state under `state/`.

@@ -59,11 +59,8 @@ class Adam:
 
     def base(self, learning_rate: Any) -> optim.Link:
         """The optimizer itself."""
-        return (
-            optim.adamw(learning_rate, weight_decay=self.weight_decay)
-            if self.weight_decay
-            else optim.adam(learning_rate)
-        )
+        decays = not isinstance(self.weight_decay, float) or self.weight_decay > 0  # an array of a sweep may be zero
+        return optim.adamw(learning_rate, weight_decay=self.weight_decay) if decays else optim.adam(learning_rate)
 
 
 @dataclasses.dataclass(frozen=True)

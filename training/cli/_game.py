@@ -113,7 +113,7 @@ class GameExperiment:
         for place, name in enumerate(self.play or ()):
             if name not in self.methods:
                 raise ConfigError(f"play[{place}]: expected one of {', '.join(self.methods)}, got {name!r}")
-        players, loss_fn = jax.eval_shape(self.net.init, jax.random.key(0)), gan(self)
+        players, loss_fn = jax.eval_shape(lambda: self.net.init(jax.random.key(0))), gan(self)
         for name, method in self.methods.items():
             where = f"methods.{name}"
             method.step(loss_fn, self.train.num_steps, where)

@@ -114,8 +114,8 @@ class Ppo:
         def parts(key: jax.Array, data: Any, carry: Any) -> Any:
             if agent.initial_carry is None:
                 return rl.minibatches(key, data, self.num_minibatches), ()
-            first = jax.tree.map(lambda leaf: leaf[None], carry)
-            return tuple(rl.sequence_minibatches(key, tree, self.num_minibatches) for tree in (data, first))
+            packed = rl.sequence_minibatches(key, data, self.num_minibatches, carries=carry)
+            return packed.data, packed.carries
 
         def update(train_state: TrainState, batch: Any) -> Any:
             params, opt_state, held, count, key = train_state
@@ -146,8 +146,7 @@ class Ppo:
         # What followed is judged with the memory of that moment, which the next episode does not have.
         _, (_, next_value) = agent.step(params, kept.carry, trajectory.next_obs)
         found = rl.gae(
-            trajectory.reward, kept.value, next_value, terminated=trajectory.terminated,
-            truncated=trajectory.truncated, discount=self.discount, decay=self.decay,
+            trajectory.reward, kept.value, next_value, **trajectory.ends, discount=self.discount, decay=self.decay,
         )  # fmt: skip
         return {
             "obs": trajectory.obs, "action": trajectory.action, "first": trajectory.first, "log_prob": kept.log_prob,
@@ -157,7 +156,6 @@ class Ppo:
     def loss(self, agent: Agent, params: Any, batch: Any) -> Any:
         """The clipped surrogate, the error of the values, and a premium on entropy."""
         data, carry = batch
-        carry = jax.tree.map(lambda leaf: leaf[0], carry)
         policy, value = agent.unroll(params, carry, data["obs"], data["first"])
         ratio = jnp.exp(policy.log_prob(data["action"]) - data["log_prob"])
         advantage = jax.nn.standardize(data["advantage"], axis=None, epsilon=1e-8)

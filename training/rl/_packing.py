@@ -133,26 +133,37 @@ def minibatches(key: jax.Array, data: Any, num: int, *, axes: int = 2) -> Any:
     return jax.tree.map(lambda leaf: jnp.reshape(leaf, (size, *jnp.shape(leaf)[axes:]))[order], data)
 
 
-def sequence_minibatches(key: jax.Array, data: Any, num: int) -> Any:
-    """The environments of a trajectory in random order, as minibatches of whole sequences, time first.
+def sequence_minibatches(key: jax.Array, data: Any, num: int, *, carries: Any = None) -> Packed:
+    """The environments of a trajectory in random order, as minibatches of whole sequences, in rows.
 
     Args:
       key: decides the order.
       data: a pytree of arrays `[time, envs, ...]`.
       num: how many minibatches.
+      carries: what a recurrent policy carried into the first step of each environment, a pytree of arrays
+        `[envs, ...]`: the `carry` of the state that the rollout went on from.
     Returns:
-      A pytree of arrays `[num, time, size, ...]`.
+      A `Packed` with `num` as a further axis in front: data `[num, size, time, ...]`, carries `[num, size, ...]`, and a
+      mask that is true.
     Raises:
       ValueError: for a count out of range, if the environments cannot be shared out evenly, and for arrays that do not
-        have the two axes in common.
+        have the axes in common.
 
-    >>> sequence_minibatches(jax.random.key(0), {"t": jnp.arange(8).reshape(2, 4)}, 2)["t"].tolist()
-    [[[0, 1], [4, 5]], [[3, 2], [7, 6]]]
+    >>> sequence_minibatches(jax.random.key(0), {"t": jnp.arange(8).reshape(2, 4)}, 2).data["t"].tolist()
+    [[[0, 4], [1, 5]], [[3, 7], [2, 6]]]
     """
     check_count("sequence_minibatches", "num", num, at_least=1)
-    _, num_envs = _two_axes("sequence_minibatches", {"data": data})
+    num_steps, num_envs = _two_axes("sequence_minibatches", {"data": data})
+    for path, leaf in jax.tree_util.tree_leaves_with_path({"carries": carries}):
+        if jnp.shape(leaf)[:1] != (num_envs,):
+            raise ValueError(
+                f"sequence_minibatches: expected carries of {num_envs} environments, [envs, ...], got "
+                f"{jnp.shape(leaf)} at {path_of(path)!r}."
+            )
     order = _shared_out("sequence_minibatches", key, num_envs, num, "environments")
-    return jax.tree.map(lambda leaf: jnp.moveaxis(jnp.asarray(leaf)[:, order], 1, 0), data)
+    rows = jax.tree.map(lambda leaf: jnp.moveaxis(jnp.asarray(leaf)[:, order], 0, 2), data)
+    held = jax.tree.map(lambda leaf: jnp.asarray(leaf)[order], carries)
+    return Packed(rows, jnp.ones((*order.shape, num_steps), bool), held)
 
 
 def _gathered(data: Any, carries: Any, steps: jax.Array, env: jax.Array, mask: jax.Array) -> Packed:

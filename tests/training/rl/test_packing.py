@@ -150,12 +150,15 @@ def test_minibatches_of_rows_keep_each_row_as_it_is():
     np.testing.assert_array_equal(found.carries[0][..., 0], found.data["t"][..., 0])
 
 
-def test_minibatches_of_sequences_are_whole_environments_time_first():
-    found = rl.sequence_minibatches(KEY, DATA, 5)
-    assert found["t"].shape == (5, NUM_STEPS, 1)
-    columns = np.moveaxis(np.asarray(found["t"]), 1, 2).reshape(NUM_ENVS, NUM_STEPS)
-    assert sorted(columns.tolist()) == sorted(TIME.T.tolist())
-    np.testing.assert_array_equal(found["obs"][0][..., 1], -found["t"])
+def test_minibatches_of_sequences_are_whole_environments_in_rows_each_with_its_carry():
+    found = rl.sequence_minibatches(KEY, DATA, 5, carries={"h": DATA["t"][0]})
+    assert found.data["t"].shape == found.mask.shape == (5, 1, NUM_STEPS)
+    rows = np.asarray(found.data["t"]).reshape(NUM_ENVS, NUM_STEPS)
+    assert sorted(rows.tolist()) == sorted(TIME.T.tolist())
+    np.testing.assert_array_equal(found.data["obs"][0][..., 1], -found.data["t"])
+    np.testing.assert_array_equal(found.carries["h"], found.data["t"][..., 0])
+    assert found.mask.all()
+    assert rl.sequence_minibatches(KEY, DATA, 5).carries is None
 
 
 ONES = jnp.ones((6, 4))
@@ -213,6 +216,11 @@ REFUSED: dict[str, tuple[type[Exception], Callable[[], Any], str]] = {
         lambda: rl.sequence_minibatches(KEY, ONES, 3),
         "sequence_minibatches: expected a number of environments that 3 minibatches share evenly, got 4. Choose num "
         "among its divisors.",
+    ),
+    "carries of other environments": (
+        ValueError,
+        lambda: rl.sequence_minibatches(KEY, ONES, 2, carries={"h": jnp.ones((3, 2))}),
+        "sequence_minibatches: expected carries of 4 environments, [envs, ...], got (3, 2) at 'carries/h'.",
     ),
     "rows that differ": (
         ValueError,

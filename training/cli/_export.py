@@ -1,0 +1,46 @@
+"""`renga export`: the parameters of a run for other programs."""
+
+from pathlib import Path
+
+import numpy as np
+
+from ...nets.convert import save_safetensors
+from ._config import ConfigError
+from ._directory import config_of
+
+
+def export(directory: Path, file: Path) -> str:
+    """Writes what a run learnt as safetensors: arrays by path, a network's state under `state/`.
+
+    Args:
+      directory: of the run.
+      file: to write, of a name that ends in `.safetensors`.
+    Returns:
+      What was written, in words.
+    Raises:
+      ConfigError: if there is no run, or none with parameters yet, or the file is no new one in a directory that there
+        is, or the extra is missing.
+    """
+    config_of(directory, ended=True)
+    if file.suffix != ".safetensors":
+        raise ConfigError(f"{file}: expected a file that ends in .safetensors, got '{file.suffix}'")
+    if not file.parent.is_dir():
+        raise ConfigError(f"{file}: expected a file in a directory that there is, got '{file.parent}'")
+    if file.exists():
+        raise ConfigError(f"{file}: expected a new file, got one that there is. Move it away, or give another name")
+    arrays = _arrays(directory / "params.npz")
+    try:
+        save_safetensors(arrays, file)
+    except ImportError as error:
+        raise ConfigError(f"{file}: {error}") from None
+    except OSError as error:
+        raise ConfigError(f"{file}: expected a file that can be written, got '{error.strerror}'") from None
+    return f"{len(arrays)} arrays, {sum(array.size for array in arrays.values()):,} numbers, in {file}"
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as held:
+            return dict(held)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: expected the parameters of a run, got '{error}'") from None
