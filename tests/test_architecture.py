@@ -33,6 +33,7 @@ ALLOWED = {  # what each folder may import, beside the standard library and its 
         "renga._programs",
         "renga.nets",
         "renga.optim",
+        "tensorboardX",
     },
     "training/rl": {
         "brax",
@@ -71,6 +72,7 @@ LATE = {
     "rich",
     "matplotlib",
     "sklearn",
+    "tensorboardX",
 }  # extras: imported where they are used
 
 

@@ -95,6 +95,14 @@ where it stands; `adversarial` puts any loss under an attack:
 >>> {name: abs(player.item()) < 0.02 for name, player in train_state.params.items()}
 {'x': True, 'y': True}
 
+Averages and lookahead go inside `by_player`, to each player, and `optim.eval_params` finds them there:
+
+>>> each = optim.by_player({p: optim.lookahead(optim.sgd(0.1), 20) for p in ("x", "y")})
+>>> train = loop(alternating(value, each, {"x": 1, "y": 1}), lambda key: None, num_steps=400)
+>>> train_state, _ = jax.jit(train)(init(players, each), jax.random.key(0))
+>>> {p: abs(x.item()) < 1e-3 for p, x in optim.eval_params(train_state.opt_state, train_state.params).items()}
+{'x': True, 'y': True}
+
 **Runs that are stopped** go on: with `checkpoints`, `fit` saves now and then, at its end, and before it answers to
 Ctrl-C or SIGTERM. The same program, run again, takes up the last checkpoint that is whole, and ends with the very
 numbers, and the history, of a run that nothing stopped:
@@ -107,6 +115,20 @@ numbers, and the history, of a run that nothing stopped:
 >>> whole, _ = fit(step(loss_fn, tx), begin, feed, num_steps=300, progress=False)
 >>> resumed.step.item(), saved.steps, all(map(jnp.array_equal, jax.tree.leaves(resumed), jax.tree.leaves(whole)))
 (300, (70, 300), True)
+
+**Guard rails** are a function each. Where NaN may come, `guarded` stops, `optim.skip_not_finite` skips, and `roll_back`
+goes back; its help says which to choose. `microbatch` takes a large batch in parts, `loss_scaled` keeps gradients that
+float16 would lose, `with_norms` and `with_grad_norms` measure by path, `early_stop` reads a history. Reports go to logs
+(`csv_log`, `json_log`, `tensorboard_log`), a window of them under `profile`; `keep_cpu_memory` saves page faults:
+
+>>> half = nets.cast(net, compute="float16", outputs="float32")
+>>> loss = loss_scaled(lambda params, batch, key: squared_error(half.apply(params, batch["x"]), batch["y"]))
+>>> tx = optim.skip_not_finite(optim.adam(1e-2))
+>>> safe = roll_back(step(microbatch(loss, 4, stateful=True), tx, stateful=True), every=50)
+>>> begin, rows = with_roll_back(init(net.init(jax.random.key(0), x), tx, state=loss_scale())), []
+>>> _ = fit(with_norms(safe), begin, feed, num_steps=300, on_report=logs(Log(rows.append)), progress=False)
+>>> rows[-1]["loss"] < rows[0]["loss"], rows[-1]["overflow"], rows[-1]["rolled_back"]
+(True, 0.0, 0.0)
 
 **Rollouts** are a policy acting in an environment, one scan that goes on where it stopped. Environments are values with
 gymnax's functions; `training.rl` has some, wrappers and bridges to others, and what learners are made of: returns and
@@ -235,13 +257,13 @@ from ._samples import frechet_distance as frechet_distance
 from ._samples import maximum_mean_discrepancy as maximum_mean_discrepancy
 from ._samples import modes_found as modes_found
 from ._samples import sliced_wasserstein as sliced_wasserstein
-from ._sharding import Largest as Largest
 from ._sharding import ShardingRules as ShardingRules
 from ._sharding import data_parallel as data_parallel
 from ._sharding import fully_sharded as fully_sharded
 from ._sharding import init_sharded as init_sharded
 from ._sharding import shard as shard
 from ._sharding import shardings_of as shardings_of
+from ._specs import Largest as Largest
 from ._spectrum import Eigenpairs as Eigenpairs
 from ._spectrum import Spectrum as Spectrum
 from ._spectrum import diagonal as diagonal

@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from .._call import recording
 from ._checks import path_of
@@ -52,7 +51,6 @@ def with_gradient(value_and_grad: ValueAndGrad, *, has_aux: bool = False) -> Cal
 
 def _apply(both: Callable[..., Any], has_aux: bool, params: Any, given: Any) -> Any:
     closed, consts = jax.closure_convert(both, params, given)
-    kinds = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)), (given, consts))
 
     @jax.custom_vjp
     def value(params: Any, given: Any, consts: Any) -> Any:
@@ -61,17 +59,13 @@ def _apply(both: Callable[..., Any], has_aux: bool, params: Any, given: Any) -> 
     def forward(params: Any, given: Any, consts: Any) -> Any:
         return closed(params, given, *consts)
 
+    # None where there is no tangent: zeros would have to be of the sharding that the argument has.
     def backward(grads: Any, cotangent: Any) -> Any:
         slope = cotangent[0] if has_aux else cotangent
-        return jax.tree.map(lambda grad: (slope * grad).astype(grad.dtype), grads), *jax.tree.map(_no_tangent, kinds)
+        return jax.tree.map(lambda grad: (slope * grad).astype(grad.dtype), grads), None, None
 
     value.defvjp(forward, backward)
     return value(params, given, consts)
-
-
-def _no_tangent(kind: jax.ShapeDtypeStruct) -> Any:
-    inexact = jnp.issubdtype(kind.dtype, jnp.inexact)
-    return jnp.zeros(kind.shape, kind.dtype) if inexact else np.zeros(kind.shape, jax.dtypes.float0)
 
 
 def _check(params: Any, grads: Any) -> None:

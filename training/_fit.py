@@ -38,6 +38,7 @@ def fit(
     report_every: int = 100,
     evaluate: Callable[[TrainState], dict[str, float]] | None = None,
     on_report: Callable[[Row, TrainState], None] | None = None,
+    stop: Callable[[list[Row]], bool] | None = None,
     checkpoints: Checkpoints | None = None,
     checkpoint_every: Every = HALF_A_MINUTE,
     mesh: Mesh | None = None,
@@ -75,10 +76,12 @@ def fit(
       evaluate: `evaluate(train_state) -> metrics`, called at each report; its metrics join the report's.
       on_report: `on_report(row, train_state)`, called at each report: to log and to save. Copy what you keep of the
         train state, since its buffers are reused.
+      stop: `stop(history) -> bool`, asked after each report whether the run ends there, as `early_stop` makes them.
       checkpoints: where to save the run, and to take it up: a directory for this run alone.
       checkpoint_every: steps, or a `datetime.timedelta`, between two checkpoints. It is saved after the call of steps
         in which that falls; steps, where there are several processes.
-      mesh: devices to train on, of all processes.
+      mesh: devices to train on, of all processes. Its axes may be explicit or automatic; to apply a network to sharded
+        parameters outside of the step, as `evaluate` may, take automatic ones.
       rules: how parameters and batches are spread over the mesh; `data_parallel()` unless given.
       progress: whether to print reports, with rate and time left.
     Returns:
@@ -131,10 +134,13 @@ def fit(
         if run.seen and (run.done % report_every == 0 or run.done == num_steps):
             report()
 
+    def ended() -> bool:
+        return stop is not None and bool(run.history) and not run.seen and stop(run.history)
+
     try:
         with keeping(checkpoints, checkpoint_every, run.place, begin=run.step, saved=run.saved) as offer:
             report_if_due()  # of a run that was stopped just before a report
-            if first is not None:
+            if first is not None and not ended():
                 size = steps_per_call or _default_steps_per_call(step, run.train_state, first, layout)
                 for chunk in _chunks(itertools.chain([first], stream), run.done, num_steps, size, report_every):
                     run.train_state, metrics = _run_steps(step, run.train_state, chunk, layout)
@@ -143,6 +149,8 @@ def fit(
                     check_interrupts()
                     report_if_due()
                     offer(run.step)
+                    if ended():
+                        break
             if run.seen:  # the batches ended between two reports
                 report()
     finally:

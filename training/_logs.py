@@ -161,6 +161,13 @@ def tensorboard_log(directory: str | Path) -> Log:
       A `Log`. Rows are on the disk when it is closed, or two minutes old.
     Raises:
       ImportError: if tensorboardX is missing.
+
+    >>> import pathlib, tempfile
+    >>> directory = pathlib.Path(tempfile.mkdtemp())
+    >>> with tensorboard_log(directory) as log:
+    ...     log.write({"step": 10, "loss": 0.5})
+    >>> len(list(directory.glob("events*")))
+    1
     """
     try:
         from tensorboardX import SummaryWriter

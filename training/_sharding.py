@@ -1,36 +1,17 @@
 """Where a train state lies on a mesh of devices: rules by path for its parameters, which all else follows."""
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import Any
 
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from .._patterns import matching
-from ._checks import check_count, path_of
+from ._checks import check_count
 from ._follow import following
 from ._put import put
+from ._specs import Axes, Largest, Spec, specs_of
 from ._state import TrainState
-
-Axes = str | tuple[str, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Largest:
-    """The largest axis of an array that a mesh's axes divide; of equal ones the last.
-
-    Attributes:
-      axes: of the mesh.
-      min_size: arrays with fewer numbers, and those that have no such axis, are whole on every device.
-    """
-
-    axes: Axes
-    min_size: int = 1
-
-
-Spec = PartitionSpec | Largest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,7 +115,7 @@ def shardings_of(train_state: TrainState, mesh: Mesh, rules: ShardingRules) -> T
     Raises:
       ValueError: as `ShardingRules` says.
     """
-    specs = _specs(train_state.params, mesh, rules)
+    specs = specs_of(train_state.params, mesh, rules.patterns)
     whole = NamedSharding(mesh, PartitionSpec())
     placed = jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs, is_leaf=_is_spec)
     others = jax.tree.map(lambda leaf: whole, train_state)
@@ -193,63 +174,6 @@ def laid_out(function: Callable[..., Any], mesh: Mesh, shardings: Any) -> Callab
     if AxisType.Explicit in mesh.axis_types:
         return jax.sharding.auto_axes(function, out_sharding=specs)
     return lambda *args: jax.lax.with_sharding_constraint(function(*args), shardings)
-
-
-def as_axes(axes: Axes) -> tuple[str, ...]:
-    """A mesh's axes as a tuple."""
-    return (axes,) if isinstance(axes, str) else tuple(axes)
-
-
-def check_axes(place: str, axes: tuple[str, ...], mesh: Mesh) -> int:
-    """How many devices axes of a mesh have together.
-
-    Raises:
-      ValueError: for an axis that the mesh does not have.
-    """
-    for axis in axes:
-        if axis not in mesh.shape:
-            raise ValueError(
-                f"ShardingRules: expected axes of the mesh, {mesh.axis_names}, for {place}, got {axis!r}. "
-                "Name axes that the mesh has, or make a mesh with this one."
-            )
-    return math.prod(mesh.shape[axis] for axis in axes)
-
-
-def _specs(params: Any, mesh: Mesh, rules: ShardingRules) -> Any:
-    shapes = {path_of(path): tuple(leaf.shape) for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
-    chosen: dict[str, Spec] = {}
-    for pattern, spec in reversed(rules.patterns if shapes else ()):
-        chosen |= dict.fromkeys(matching(shapes, (pattern,), "ShardingRules"), spec)
-    missed = [path for path in shapes if path not in chosen]
-    if missed:
-        raise ValueError(
-            f"ShardingRules: expected a pattern for every parameter, got none for {missed}. Add '**' for the rest."
-        )
-    found = {path: _spec(path, shape, chosen[path], mesh) for path, shape in shapes.items()}
-    return jax.tree_util.tree_map_with_path(lambda path, leaf: found[path_of(path)], params)
-
-
-def _spec(path: str, shape: tuple[int, ...], spec: Spec, mesh: Mesh) -> PartitionSpec:
-    if isinstance(spec, Largest):
-        parts = check_axes(repr(path), as_axes(spec.axes), mesh)
-        fitting = [place for place, size in enumerate(shape) if size and size % parts == 0]
-        if math.prod(shape) < spec.min_size or not fitting:
-            return PartitionSpec()
-        place = max(fitting, key=lambda place: (shape[place], place))
-        return PartitionSpec(*[None] * place, spec.axes)
-    if len(spec) > len(shape):
-        raise ValueError(
-            f"ShardingRules: expected a spec of at most {len(shape)} axes for {path!r} {list(shape)}, got {spec}. "
-            "Name its path before the pattern that matches it."
-        )
-    for place, axes in enumerate(cast(tuple[Any, ...], spec)):
-        parts = check_axes(repr(path), as_axes(axes), mesh) if axes is not None else 1
-        if shape[place] % parts:
-            raise ValueError(
-                f"ShardingRules: expected axis {place} of {path!r} {list(shape)} to be a multiple of the {parts} "
-                f"devices along {axes!r}, got {shape[place]}. Spread another axis, or none."
-            )
-    return spec
 
 
 def _is_spec(value: Any) -> bool:

@@ -12,7 +12,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ._checks import path_of
 from ._data import Resumable
 from ._put import put
-from ._sharding import ShardingRules, as_axes, check_axes, data_parallel, laid_out, shardings_of
+from ._sharding import ShardingRules, data_parallel, laid_out, shardings_of
+from ._specs import as_axes, check_axes
 from ._state import TrainState
 
 Step = Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]

@@ -13,10 +13,12 @@ from renga.training.cli._experiment import Adam, Convnet, Digits, Experiment, Ml
 from renga.training.cli._game import GameExperiment
 from renga.training.cli._gan import GanExperiment
 from renga.training.cli._meta import MetaExperiment
+from renga.training.cli._rl import RlExperiment
 
 SHIPPED = configs()
 KINDS = {
     "maml": MetaExperiment, "gan": GameExperiment, "digits_dcgan": GanExperiment, "digits_wgan": GanExperiment,
+    "dqn": RlExperiment, "ppo": RlExperiment,
 }  # fmt: skip
 
 

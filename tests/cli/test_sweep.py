@@ -93,6 +93,7 @@ def test_what_shapes_the_program_goes_apart():
         ("digits_sgd", MLP, "train.num_steps=10,20"),
         ("digits_sgd", MLP, "data.label_noise=0.0,0.1"),
         ("digits_sgd", MLP, "optim.schedule=constant,cosine"),
+        ("digits_sgd", MLP, 'optim={name="sgd"},{name="adam", rho=0.1}'),
         ("digits_convnet", [], "net.drop_rate=0.0,0.5"),
         ("ppo_cart_pole", RL, "learner.num_envs=2,4"),
         ("maml_sinusoid", META, "method.inner_steps=1,2"),

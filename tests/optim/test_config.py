@@ -201,3 +201,21 @@ def test_what_cannot_be_said_is_refused_by_its_place(tx: Any, place: str):
 def test_a_link_that_knows_no_call_is_refused():
     with pytest.raises(TypeError, match=r"^to_config: expected a link that is the call that made it, such as"):
         to_config(optax.sgd(0.1))
+
+
+def test_numbers_may_be_arrays_of_a_compiled_program():
+    params, grads = {"w": jnp.ones(3)}, {"w": jnp.arange(3.0)}
+
+    def updates(rate, rho):
+        links = [{"name": "clip_by_global_norm", "max_norm": rho}, {"name": "sgd", "learning_rate": rate}]
+        tx = from_config({"name": "chain", "links": links})
+        return tx.update(grads, tx.init(params), params)[0]
+
+    found = jax.jit(jax.vmap(updates))(jnp.array([0.1, 0.2]), jnp.array([1.0, 0.5]))
+    for place, (rate, rho) in enumerate([(0.1, 1.0), (0.2, 0.5)]):
+        np.testing.assert_allclose(found["w"][place], updates(rate, rho)["w"], rtol=1e-6)
+
+
+def test_a_count_is_no_array():
+    with pytest.raises(ValueError, match=r"^config\.every: expected an integer, got Array\(2, dtype=int32, weak_type"):
+        from_config({"name": "accumulate", "tx": {"name": "sgd", "learning_rate": 0.1}, "every": jnp.asarray(2)})

@@ -13,6 +13,7 @@ from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 from renga import nets, optim, training
+from renga.training._sharding import laid_out
 
 NET = nets.transformer(24, 16, num_layers=2, num_heads=4, max_length=8)
 IDS = np.random.default_rng(0).integers(0, 24, (32, 8))
@@ -71,6 +72,21 @@ def assert_taken_up(made: training.TrainState, mesh: Any, rules: training.Shardi
     np.testing.assert_allclose([row["loss"] for row in history], [row["loss"] for row in expected], atol=1e-5)
 
 
+def assert_never_whole(mesh: Any, rules: training.ShardingRules) -> None:
+    """A large train state that is made where it lies takes no device more than twice its share."""
+    shape = jax.ShapeDtypeStruct((1, 512), jnp.float32)
+
+    def make() -> training.TrainState:
+        return training.init(nets.linear(512).init(jax.random.key(0), shape), TX)
+
+    shardings = training.shardings_of(jax.eval_shape(make), mesh, rules)
+    with jax.set_mesh(mesh):
+        memory: Any = jax.jit(laid_out(make, mesh, shardings)).lower().compile().memory_analysis()
+    whole = 3 * 4 * 512 * 513
+    assert memory.output_size_in_bytes < 0.26 * whole
+    assert memory.temp_size_in_bytes < 0.3 * whole
+
+
 def main(axes: str, everything: bool) -> None:
     """Compares all."""
     assert jax.device_count() == 4
@@ -103,6 +119,7 @@ def main(axes: str, everything: bool) -> None:
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), placed.params, made.params)
 
     if everything:
+        assert_never_whole(mesh, rules)
         assert_taken_up(made, mesh, rules, expected)
     uneven = (
         "fit: expected batch/x to have a multiple of 4 rows, one share for each part of the mesh along 'data', got 6. "

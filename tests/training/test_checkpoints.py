@@ -384,12 +384,6 @@ def test_keeping_none_is_refused(tmp_path: Path):
         training.Checkpoints(tmp_path, keep=0)
 
 
-def test_several_processes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(jax, "process_count", lambda: 2)
-    with pytest.raises(ValueError, match=r"^Checkpoints.save: expected one process, got 2\.$"):
-        training.Checkpoints(tmp_path).save(0, PLAIN)
-
-
 def test_without_orbax_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "orbax.checkpoint", None)
     message = (

@@ -22,6 +22,7 @@ from renga.training._distributed import _place
 from renga.training._run import check_checkpoints
 
 from ..optim.registry import LINKS
+from ..test_examples import load
 from . import over_processes
 
 ROOT = Path(__file__).parent.parent.parent
@@ -381,3 +382,10 @@ def test_two_processes_end_together_and_go_on_together(tmp_path: Path):
             found, [row["loss"] for row in history[num_steps // 10 - 2 : num_steps // 10]], atol=1e-5
         )
     assert training.Checkpoints(tmp_path).steps == (20, 30, 40)
+
+
+@pytest.mark.slow
+def test_the_example_has_one_loss_in_every_layout():
+    losses = load("many_devices").main(num_steps=20)
+    assert set(losses) == {"one device", "data-parallel", "fully sharded", "tensor-parallel"}
+    np.testing.assert_allclose(list(losses.values()), losses["one device"], atol=1e-5)

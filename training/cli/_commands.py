@@ -52,10 +52,7 @@ def sweep(options: argparse.Namespace) -> None:
     members = members_of(tables, over, options.seeds, where=options.config)
     directory = options.out or next_directory(Path("runs"), f"{path.stem}-sweep")
     words = [*(word for each in options.over for word in ("--over", each)), "--seeds", str(options.seeds)]
-    run_sweep(
-        members, over, directory, path.stem, command=f"renga sweep {{config}} {shlex.join(words)}",
-        at_once=options.at_once,
-    )  # fmt: skip
+    run_sweep(members, over, directory, title=path.stem, options=shlex.join(words), at_once=options.at_once)
 
 
 def compare(options: argparse.Namespace) -> None:

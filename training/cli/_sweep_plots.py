@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 
 
-def sweep(ended: Sequence[Any], over: Mapping[str, Any], chief: str, path: Path, title: str) -> None:
+def sweep(ended: Sequence[Any], over: Mapping[str, Any], path: Path, *, chief: str, title: str) -> None:
     """Draws losses over steps, and the test by values: every run, and means over seeds.
 
     Args:
       ended: runs, with `values`, `metrics` and `losses`.
       over: the values by dotted path.
-      chief: the metric to draw.
       path: of the PNG.
+      chief: the metric to draw.
       title: heads it.
     """
     import matplotlib.figure

@@ -2,6 +2,7 @@
 
 import csv
 import math
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -51,9 +52,9 @@ def sweep(
     members: Sequence[Member],
     over: dict[str, list[Any]],
     directory: Path,
-    title: str,
     *,
-    command: str,
+    title: str,
+    options: str,
     at_once: int | None = None,
 ) -> list[Ended]:
     """Makes all runs, and leaves `sweep.toml`, `sweep.csv` and `sweep.png`.
@@ -63,7 +64,7 @@ def sweep(
       over: the values that they differ in.
       directory: where to leave the files; `sweep.csv` grows as runs end.
       title: heads the picture.
-      command: makes the sweep again.
+      options: of the command line that makes the sweep again.
       at_once: how many runs go side by side in a program; see `Program.default_at_once`.
     Returns:
       The runs, in the order of `members`.
@@ -74,12 +75,14 @@ def sweep(
     with deferred_interrupts():
         load_plots()
         programs = list(programs_of(members, over))
-        _open(directory, members[0], command)
-        _say(members, over, programs, directory)
+        _open(directory, members[0], options)
+        _say(members, over, programs)
+        print(f"sweep     {directory}", flush=True)
         start, ended = time.perf_counter(), list[Ended]()
         try:
             for program in programs:
-                _run(program, at_once or program.default_at_once(), ended, len(members), directory / "sweep.csv")
+                size = at_once or program.default_at_once()
+                _run(program, ended, directory / "sweep.csv", size=size, of=len(members))
         except BaseException as error:
             error.add_note(f"{directory} holds {_contents(directory)}")
             raise
@@ -89,13 +92,13 @@ def sweep(
         from . import _sweep_plots
 
         chief = chief_of(ended)
-        _sweep_plots.sweep(ended, over, chief, directory / "sweep.png", title)
+        _sweep_plots.sweep(ended, over, directory / "sweep.png", chief=chief, title=title)
         print(table(ended))
         print(f"{_best(ended, chief)}; {len(ended)} runs in {time.perf_counter() - start:.0f} s")
         return ended
 
 
-def _run(program: Program, size: int, ended: list[Ended], of: int, path: Path) -> None:
+def _run(program: Program, ended: list[Ended], path: Path, *, size: int, of: int) -> None:
     """All runs of a program, so many at once; the table grows."""
     steps = {}
     for first in range(0, len(program.members), size):
@@ -179,7 +182,7 @@ def _best(ended: Sequence[Ended], chief: str) -> str:
     return f"best {values + ': ' if values else ''}{chief} {said([each.metrics[chief] for each in best])}"
 
 
-def _say(members: Sequence[Member], over: Mapping[str, Any], programs: Sequence[Program], directory: Path) -> None:
+def _say(members: Sequence[Member], over: Mapping[str, Any], programs: Sequence[Program]) -> None:
     traced = programs[0].traced
     shaping = [path for path in over if path not in traced]
     num = len(programs)
@@ -188,10 +191,9 @@ def _say(members: Sequence[Member], over: Mapping[str, Any], programs: Sequence[
         print(f"arguments {', '.join(traced)}: side by side in one program")
     if shaping:
         print(f"apart     {', '.join(shaping)}: a program for each, one after another")
-    print(f"sweep     {directory}", flush=True)
 
 
-def _open(path: Path, first: Member, command: str) -> None:
+def _open(path: Path, first: Member, options: str) -> None:
     """A new directory with the config, whose header says how to make the sweep again."""
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -199,8 +201,9 @@ def _open(path: Path, first: Member, command: str) -> None:
             raise ConfigError(
                 f"{path}: expected a new or empty directory, got one that holds {held}. Give another by --out"
             )
-        text = f"# Command: {command.format(config=path / 'sweep.toml')}\n\n{write(first.experiment)}"
-        (path / "sweep.toml").write_text(text, encoding="utf-8")
+        config = path / "sweep.toml"
+        command = f"renga sweep {shlex.quote(str(config))} {options}"
+        config.write_text(f"# Command: {command}\n\n{write(first.experiment)}", encoding="utf-8")
     except OSError as error:
         found = "a file" if path.is_file() else f"'{error.strerror}'"
         raise ConfigError(f"{path}: expected a directory that can be written, got {found}") from None
