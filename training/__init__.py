@@ -130,6 +130,18 @@ float16 would lose, `with_norms` and `with_grad_norms` measure by path, `early_s
 >>> rows[-1]["loss"] < rows[0]["loss"], rows[-1]["overflow"], rows[-1]["rolled_back"]
 (True, 0.0, 0.0)
 
+**Sweeps** are a run for every combination of values and every seed, one compiled program whose arguments the values
+are; other values compile nothing. `renga sweep` does it for configs:
+
+>>> def run(values, key):
+...     tx = optim.sgd(values["rate"], momentum=values["momentum"])
+...     train = loop(step(lambda w, batch, key: jnp.sum((w - 3) ** 2), tx), lambda key: None, 20)
+...     train_state, metrics = train(init(jax.random.normal(key, (2,)), tx), key)
+...     return train_state.params, {"loss": metrics["loss"][-1]}
+>>> found = sweep(run, {"rate": [0.001, 0.01, 0.1], "momentum": [0.0, 0.5]}, seeds=5)
+>>> found.metrics["loss"].shape, round(found.best("loss").values["rate"].item(), 3)
+((30,), 0.1)
+
 **Rollouts** are a policy acting in an environment, one scan that goes on where it stopped. Environments are values with
 gymnax's functions; `training.rl` has some, wrappers and bridges to others, and what learners are made of: returns and
 advantages that tell a termination from a truncation, minibatches, replay buffers, distributions of actions:

@@ -26,7 +26,7 @@ def initialize_distributed(
     *,
     start_seconds: int = 300,
     heartbeat_seconds: int = 100,
-) -> None:
+) -> int:
     """Makes the devices of all processes visible to each: the first line of a script that runs in several.
 
     What is not given comes from the environment: from `JAX_COORDINATOR_ADDRESS`, `JAX_NUM_PROCESSES` and
@@ -42,21 +42,22 @@ def initialize_distributed(
       process_id: which one this is, from 0.
       start_seconds: how long to wait for all to come.
       heartbeat_seconds: how long a process may be silent.
+    Returns:
+      How many processes there are.
     Raises:
       ValueError: if something is missing or no number, or the place is none of so many; if it was called before with
         other arguments.
       RuntimeError: if JAX has been used before.
 
-    >>> initialize_distributed()  # in a process of its own
-    >>> jax.process_count()
+    >>> initialize_distributed()  # where nothing says that there are others
     1
     """
     here = _place(address, num_processes, process_id, os.environ)
     if here.num_processes == 1:
-        return
+        return 1
     if jax.distributed.is_initialized():
         _check_again(here)
-        return
+        return here.num_processes
     told: dict[str, Any] = {"num_processes": here.num_processes, "process_id": here.process_id}
     if here.address is None:
         told = {"cluster_detection_method": "slurm"}
@@ -71,6 +72,7 @@ def initialize_distributed(
             "initialize_distributed: expected to be called before JAX is used, got a program that has made arrays or "
             "asked for devices. Make it the first line after the imports."
         ) from None
+    return here.num_processes
 
 
 def _place(address: str | None, count: Any, index: Any, environment: Mapping[str, str]) -> _Place:

@@ -111,9 +111,14 @@ def shardings_of(train_state: TrainState, mesh: Mesh, rules: ShardingRules) -> T
       mesh: the devices.
       rules: for the parameters.
     Returns:
-      The train state's structure, of `NamedSharding`s: for `jax.jit`'s `out_shardings`, or `Checkpoints.restore`.
+      The train state's structure, of `NamedSharding`s.
     Raises:
       ValueError: as `ShardingRules` says.
+
+    >>> train_state = init({"w": jnp.ones((8, 4))}, optim.adam(1e-3))
+    >>> shardings = shardings_of(train_state, jax.make_mesh((1,), ("data",)), fully_sharded(min_size=1))
+    >>> shardings.opt_state[0].mu["w"].spec, shardings.step.spec
+    (P('data',), P())
     """
     specs = specs_of(train_state.params, mesh, rules.patterns)
     whole = NamedSharding(mesh, PartitionSpec())
@@ -136,6 +141,10 @@ def shard(train_state: TrainState, mesh: Mesh, rules: ShardingRules) -> TrainSta
       The train state, each array where `shardings_of` says.
     Raises:
       ValueError: as `ShardingRules` says.
+
+    >>> train_state = init({"w": jnp.ones((8, 4))}, optim.adam(1e-3))
+    >>> shard(train_state, jax.make_mesh((1,), ("data",)), fully_sharded(min_size=1)).params["w"].sharding.spec
+    P('data',)
     """
     return jax.tree.map(put, train_state, shardings_of(train_state, mesh, rules))
 

@@ -56,11 +56,7 @@ def _players(nets: dict[str, Any], inputs: dict[str, Any]) -> Networks:
     return {player: (net, inputs[player], {}) for player, net in nets.items()}
 
 
-def _classifier(experiment: Experiment) -> Networks:
-    return {"": (experiment.net.build(experiment.data.num_outputs), *inputs_of(experiment.data.example))}
-
-
-def _regressor(experiment: MetaExperiment) -> Networks:
+def _only(experiment: Experiment | MetaExperiment) -> Networks:
     return {"": (experiment.net.build(experiment.data.num_outputs), *inputs_of(experiment.data.example))}
 
 
@@ -93,7 +89,7 @@ KINDS = (
         "meta-learning",
         lambda tables: "method" in tables or _data_name(tables) == Sinusoids.name,
         meta_train,
-        _regressor,
+        _only,
         members=meta_members,
     ),
     Kind(
@@ -101,7 +97,7 @@ KINDS = (
         "a classifier or a language model",
         lambda tables: True,
         train,
-        _classifier,
+        _only,
         supervised_evaluate,
         supervised_members,
     ),
