@@ -142,6 +142,18 @@ are; other values compile nothing. `renga sweep` does it for configs:
 >>> found.metrics["loss"].shape, round(found.best("loss").values["rate"].item(), 3)
 ((30,), 0.1)
 
+**Many devices** are a mesh and rules by path, given to `fit`; the step stays as it is, the chain's state lies where its
+parameters do, and the numbers are those of one device. `data_parallel` and `fully_sharded` are rules; patterns before
+them make tensor parallelism. Of several processes (`initialize_distributed`) each reads its rows (`local_batches`):
+
+>>> mesh, rules = jax.make_mesh((1,), ("data",)), fully_sharded(min_size=1)
+>>> tx = optim.adam(1e-2)
+>>> begin = init_sharded(lambda: init(net.init(jax.random.key(0), x), tx), mesh, rules)
+>>> feed = local_batches(batches(data, 16, key=jax.random.key(1)), mesh, rules)
+>>> spread, history = fit(step(loss_fn, tx), begin, feed, num_steps=100, mesh=mesh, rules=rules, progress=False)
+>>> jax.tree.leaves(spread.params)[-1].sharding.mesh == mesh
+True
+
 **Rollouts** are a policy acting in an environment, one scan that goes on where it stopped. Environments are values with
 gymnax's functions; `training.rl` has some, wrappers and bridges to others, and what learners are made of: returns and
 advantages that tell a termination from a truncation, minibatches, replay buffers, distributions of actions:

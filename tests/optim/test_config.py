@@ -206,7 +206,7 @@ def test_a_link_that_knows_no_call_is_refused():
 def test_numbers_may_be_arrays_of_a_compiled_program():
     params, grads = {"w": jnp.ones(3)}, {"w": jnp.arange(3.0)}
 
-    def updates(rate, rho):
+    def updates(rate: Any, rho: Any) -> Any:
         links = [{"name": "clip_by_global_norm", "max_norm": rho}, {"name": "sgd", "learning_rate": rate}]
         tx = from_config({"name": "chain", "links": links})
         return tx.update(grads, tx.init(params), params)[0]

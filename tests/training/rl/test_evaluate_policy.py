@@ -56,6 +56,6 @@ def test_a_recurrent_policy_counts_its_steps():
 
 @pytest.mark.parametrize("name", ["num_episodes", "num_steps"])
 def test_counts_below_one_are_refused(name: str):
-    counts = {"num_episodes": 1, "num_steps": 1} | {name: 0}
+    counts: Any = {"num_episodes": 1, "num_steps": 1} | {name: 0}
     with pytest.raises(ValueError, match=f"^evaluate_policy: expected {name} to be an integer of at least 1, got 0$"):
         rl.evaluate_policy(countdown(), still, **counts)
