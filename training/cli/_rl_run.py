@@ -1,6 +1,5 @@
 """A run of reinforcement learning: returns over frames, and the agent at work."""
 
-import math
 import time
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,11 @@ from .._interrupts import deferred_interrupts
 from .._rollout import rollout
 from .._state import TrainState
 from ._config import ConfigError
-from ._directory import Opened, RunDirectory, RunError, new_run
+from ._directory import Opened, RunDirectory, new_run
 from ._learner import Learner, NoBatches
 from ._loaded import load_params
 from ._rl import RlExperiment
-from ._run import load_plots, rows_of
+from ._run import check_finite, load_plots, rows_of
 
 
 def rl_train(experiment: RlExperiment, directory: Path, title: str, *, opened: Opened = new_run) -> rl.Episodes:
@@ -60,12 +59,7 @@ def _train(experiment: RlExperiment, run: RunDirectory, *, plots: Any, title: st
 
     def keep(row: dict[str, float], train_state: TrainState) -> None:
         run.log(row)
-        strange = [f"{name} {value}" for name, value in row.items() if not math.isfinite(value)]
-        if strange:
-            raise RunError(
-                f"step {row['step']}: expected finite metrics, got {', '.join(strange)}. A smaller "
-                "optim.learning_rate, or a clip of its norm, may help. Parameters are kept from finite reports only"
-            )
+        check_finite(row)
         run.save_params(train_state.params, {})
 
     train_state, history = fit(

@@ -80,12 +80,7 @@ def _fit(
 
     def keep(row: dict[str, float], train_state: TrainState) -> None:
         run.log(row)
-        strange = [f"{name} {value}" for name, value in row.items() if not math.isfinite(value)]
-        if strange:
-            raise RunError(
-                f"step {row['step']}: expected finite metrics, got {', '.join(strange)}. A smaller "
-                "optim.learning_rate, or optim.clip_norm, may help. Parameters are kept from finite reports only"
-            )
+        check_finite(row)
         run.save_params(train_state.params, train_state.state)
 
     loss_fn = losses.loss if experiment.attack is None else experiment.attack.loss(losses.loss)
@@ -106,6 +101,20 @@ def rows_of(checkpoints: Checkpoints) -> list[dict[str, float]]:
     """The reports of a run of `fit` up to its last checkpoint."""
     saved = checkpoints.latest()
     return [] if saved is None else saved.extra["history"]
+
+
+def check_finite(row: dict[str, float]) -> None:
+    """Stops a run whose report has NaN or infinity.
+
+    Raises:
+      RunError: with the metrics that have.
+    """
+    strange = [f"{name} {value}" for name, value in row.items() if not math.isfinite(value)]
+    if strange:
+        raise RunError(
+            f"step {row['step']}: expected finite metrics, got {', '.join(strange)}. A smaller "
+            "optim.learning_rate, or optim.clip_norm, may help. Parameters are kept from finite reports only"
+        )
 
 
 def load_plots() -> Any:
