@@ -24,6 +24,7 @@ NORMED = nets.serial(nets.linear(8), nets.batch_norm(), jnp.tanh, nets.dropout(0
 X = jax.random.normal(KEY, (16, 4))
 BATCH = {"x": X, "y": jnp.arange(16) % 3}
 TASKS = {half: {"x": jax.random.normal(KEY, (8, 5, 4)), "y": jnp.ones((8, 5), int)} for half in ("support", "query")}
+MINIBATCHES = jax.tree.map(lambda leaf: leaf[:, :, None], TASKS["support"])
 PARAMS = NET.init(KEY, X)
 
 
@@ -51,7 +52,7 @@ def stepped(loss: Any, tx: Any, params: Any, **options: Any) -> Callable[[Any], 
 
 def normed_run(batch: Any) -> Any:
     params, state = NORMED.init(KEY, X)
-    tx = optim.chain(optim.sam(0.05), optim.adam(1e-2))
+    tx = optim.chain(optim.sam(0.05), optim.sgd(1e-2))
     step = training.step(normed, tx, stateful=True)
     after, metrics = step(training.init(params, tx, state=state, key=KEY), batch)
     return after.params, after.state, metrics
@@ -99,10 +100,16 @@ PROGRAMS: dict[str, Callable[[Any], Any]] = {
 }
 OF_TASKS: dict[str, Callable[[Any], Any]] = {
     "maml": stepped(training.maml(loss_fn, optim.adam(0.01), 2), TX, PARAMS),
-    "imaml": stepped(training.imaml(loss_fn, optim.sgd(0.1), 3), TX, PARAMS),
-    "reptile": stepped(training.reptile(loss_fn, optim.sgd(0.1), 3), TX, PARAMS),
+    "imaml": stepped(training.imaml(loss_fn, optim.sgd(0.1), 3, regularization=2.0), TX, PARAMS),
     "evaluate_tasks": lambda tasks: training.evaluate_tasks(loss_fn, optim.sgd(0.1), 2)(PARAMS, tasks),
 }
+OF_MINIBATCHES: dict[str, Callable[[Any], Any]] = {
+    "reptile": stepped(training.reptile(loss_fn, optim.sgd(0.1), 5), TX, PARAMS)
+}
+
+
+# What has to know where its products lie: under explicit axes it stands in automatic ones, as `fit` puts every step.
+IN_AUTOMATIC_AXES = {"clipped sum", "ntk", "rollout", "maml", "imaml", "reptile", "evaluate_tasks"}
 
 
 def main(kind: str) -> None:
@@ -110,12 +117,16 @@ def main(kind: str) -> None:
     assert jax.device_count() == 4
     mesh = jax.make_mesh((4,), ("data",), axis_types=(getattr(AxisType, kind),))
     spread = NamedSharding(mesh, PartitionSpec("data"))
-    for programs, data in ((PROGRAMS, BATCH), (OF_TASKS, TASKS)):
+    for programs, data in ((PROGRAMS, BATCH), (OF_TASKS, TASKS), (OF_MINIBATCHES, MINIBATCHES)):
         for name, program in programs.items():
             expected = jax.jit(program)(data)
+            run = program
+            if kind == "Explicit" and name in IN_AUTOMATIC_AXES:
+                whole = jax.tree.map(lambda leaf: PartitionSpec(), expected)
+                run = jax.sharding.auto_axes(program, out_sharding=whole)
             try:
                 with jax.set_mesh(mesh):
-                    found = jax.jit(program)(jax.device_put(data, spread))
+                    found = jax.jit(run)(jax.device_put(data, spread))
                 jax.tree.map(_compare, found, expected)
             except Exception as error:
                 traceback.print_exc()
