@@ -173,6 +173,7 @@ from ._adversarial import adversarial as adversarial
 from ._adversarial import fgsm as fgsm
 from ._adversarial import pgd as pgd
 from ._alternating import alternating as alternating
+from ._awp import awp as awp
 from ._checkpoints import CheckpointError as CheckpointError
 from ._checkpoints import Checkpoints as Checkpoints
 from ._checkpoints import CheckpointWarning as CheckpointWarning
@@ -226,7 +227,6 @@ from ._implicit import implicit as implicit
 from ._implicit import neumann as neumann
 from ._jacobian import hessian as hessian
 from ._jacobian import jacobian as jacobian
-from ._layerwise import layerwise as layerwise
 from ._logs import Log as Log
 from ._logs import Writer as Writer
 from ._logs import csv_log as csv_log

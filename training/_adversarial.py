@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from .._call import recording
+from ._awp import WeightAttack
 from ._checks import check_count, check_radius
-from ._layerwise import WeightAttack
 from ._returned import LossFn, in_form, whole_form
 
 Norm = Literal["linf", "l2"]
@@ -122,7 +122,7 @@ def adversarial(
     Args:
       loss_fn: as for `step`.
       attack: `attack(loss_of_x, x, key) -> x`: `fgsm`, `pgd`, or your own; None leaves the inputs as they are.
-      weights: `attack(loss_of_params, params) -> params`: `layerwise`, or your own.
+      weights: `attack(loss_of_params, params) -> params`: `awp`, or your own.
       inputs: the name in the batch, a dict, of what is attacked.
       through_attack: whether derivatives go through the steps of the attacks too. Signs have none.
       has_aux: as for `step`.

@@ -15,17 +15,16 @@ from jax.sharding import Mesh
 from ._checkpoints import Checkpoints
 from ._checks import check_count
 from ._data import Resumable
-from ._guarded import NotFiniteError, told_apart
 from ._interrupts import check_interrupts
 from ._keeping import HALF_A_MINUTE, Every, keeping
 from ._progress import Progress
-from ._run import check_checkpoints, columns, taken_up
+from ._reports import Reports
+from ._run import Row, check_checkpoints, taken_up
 from ._sharding import ShardingRules
 from ._spread import Layout, SpreadStep, layout_of
 from ._state import TrainState
 
 Step = Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]
-Row = dict[str, float]
 
 
 def fit(
@@ -118,41 +117,23 @@ def fit(
         print(f"taken up at step {run.step}", flush=True)
     shown = Progress(run.step, run.start + num_steps) if progress and (first is not None or run.seen) else None
 
-    def report() -> None:
-        metrics, broken = told_apart(_means(run.seen))
-        row = {"step": run.step} | metrics | (evaluate(run.train_state) if evaluate else {})
-        run.seen.clear()
-        run.history.append(row)
-        if shown:
-            shown.report(row)
-        if on_report:
-            on_report(row, run.train_state)
-        if broken:
-            raise NotFiniteError(broken, jax.tree.map(jnp.copy, run.train_state))
-
-    def report_if_due() -> None:
-        if run.seen and (run.done % report_every == 0 or run.done == num_steps):
-            report()
-
-    def ended() -> bool:
-        return stop is not None and bool(run.history) and not run.seen and stop(run.history)
-
+    reports = Reports(run, num_steps, report_every, evaluate, on_report, stop, shown)
     try:
         with keeping(checkpoints, checkpoint_every, run.place, begin=run.step, saved=run.saved) as offer:
-            report_if_due()  # of a run that was stopped just before a report
-            if first is not None and not ended():
+            reports.make_if_due()  # of a run that was stopped just before one
+            if first is not None and not reports.have_ended:
                 size = steps_per_call or _default_steps_per_call(step, run.train_state, first, layout)
                 for chunk in _chunks(itertools.chain([first], stream), run.done, num_steps, size, report_every):
                     run.train_state, metrics = _run_steps(step, run.train_state, chunk, layout)
                     run.seen.append(metrics)
                     run.done += len(chunk)
                     check_interrupts()
-                    report_if_due()
+                    reports.make_if_due()
                     offer(run.step)
-                    if ended():
+                    if reports.have_ended:
                         break
             if run.seen:  # the batches ended between two reports
-                report()
+                reports.make()
     finally:
         if shown:
             shown.close()
@@ -230,7 +211,3 @@ def _stack(chunk: list[Any]) -> Any:
         return (jnp if isinstance(leaves[0], jax.Array) else np).stack(leaves)
 
     return jax.tree.map(stack, *chunk)
-
-
-def _means(seen: list[dict[str, jax.Array]]) -> Row:
-    return {name: float(column.mean()) for name, column in columns(jax.device_get(seen)).items()}

@@ -31,6 +31,25 @@ def test_parameters_of_another_network_are_refused_by_path(renga):
     assert answer.err.startswith("renga: run/params.npz: expected head/w (64, 10), got (512, 10)")
 
 
+DAMAGED = {
+    "half of it": lambda data: data[: len(data) // 2],
+    "nothing": lambda data: b"",
+    "no archive": lambda data: b"no archive",
+    "a byte": lambda data: data[:300] + bytes([data[300] ^ 1]) + data[301:],
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED.values(), ids=DAMAGED.keys())
+def test_damaged_parameters_are_refused(damage, renga):
+    assert renga("train", "digits_convnet", "--out", "run", *setting(*SMALL, "net.hidden=4")).code == 0
+    path = Path("run/params.npz")
+    path.write_bytes(damage(path.read_bytes()))
+    for words in (["evaluate", "run"], ["export", "run", "run/out.safetensors"]):
+        answer = renga(*words)
+        assert answer.code == 2
+        assert answer.err.startswith("renga: run/params.npz: expected the parameters of a run, got '")
+
+
 def test_a_run_that_was_judged_by_others_is_refused(renga):
     words = setting("generator.width=2", "critic.width=2", "train.num_steps=1", "train.report_every=1")
     assert renga("train", "digits_dcgan", "--out", "run", *words, "--set", "test.classifier_steps=1").code == 0

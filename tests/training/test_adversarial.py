@@ -10,7 +10,7 @@ import pytest
 from jax.test_util import check_grads
 
 from renga import nets, optim, training
-from renga.training import adversarial, fgsm, layerwise, pgd
+from renga.training import adversarial, awp, fgsm, pgd
 
 W = jnp.array([3.0, -4.0, 0.0])
 X = jax.random.normal(jax.random.key(0), (5, 3))
@@ -61,7 +61,7 @@ def test_small_slopes_are_followed_as_far_as_large_ones(dtype: Any):
     for scale in (1.0, 1e-4 if dtype == jnp.float16 else 1e-25):
         moved = pgd(0.1, 3, norm="l2", random_start=False)(lambda x, scale=scale: jnp.sum(scale * x), x, None)
         np.testing.assert_allclose(moved, 0.05, rtol=2e-3)
-    w = layerwise(0.1)(lambda w: jnp.sum(1e-25 * w), jnp.ones(4))
+    w = awp(0.1)(lambda w: jnp.sum(1e-25 * w), jnp.ones(4))
     np.testing.assert_allclose(w, 1.1, rtol=1e-6)
 
 
@@ -71,7 +71,7 @@ def test_a_radius_that_is_traced_keeps_the_inputs_in_their_precision(attack: Any
     moved = jax.jit(lambda epsilon: attack(epsilon)(lambda x: jnp.sum(x), x, None))(jnp.float32(0.5))
     assert moved.dtype == jnp.bfloat16
     np.testing.assert_array_equal(moved, x + jnp.bfloat16(0.5))
-    weights = jax.jit(lambda gamma: layerwise(gamma, num_steps=2)(jnp.sum, x))(jnp.float32(0.5))
+    weights = jax.jit(lambda gamma: awp(gamma, num_steps=2)(jnp.sum, x))(jnp.float32(0.5))
     assert weights.dtype == jnp.bfloat16
     bounded = jax.jit(lambda low: pgd(0.5, 2, random_start=False, bounds=(low, 9.0))(jnp.sum, X, None))(0.0)
     np.testing.assert_allclose(bounded, jnp.clip(X + 0.5, 0, 9), rtol=1e-6)
@@ -87,7 +87,7 @@ def test_numpy_inputs_of_double_precision_are_taken_as_jax_takes_them():
 
 def test_complex_weights_go_up_the_loss_too():
     away = lambda w: jnp.abs(w[0] - 2j) ** 2  # noqa: E731
-    moved = layerwise(0.1)(away, jnp.array([1.0 + 0j]))
+    moved = awp(0.1)(away, jnp.array([1.0 + 0j]))
     np.testing.assert_allclose(moved[0], 1 + 0.1 * (1 - 2j) / 5**0.5, rtol=1e-5)
 
 
@@ -176,7 +176,7 @@ def test_one_step_in_one_array_is_sam_of_the_same_radius():
         return curved_loss({**PARAMS, "w": w}, batch, key)
 
     w, rho = PARAMS["w"], 0.1 * float(jnp.linalg.norm(PARAMS["w"]))
-    found = jax.grad(adversarial(of_w, None, weights=layerwise(0.1)))(w, BATCH)
+    found = jax.grad(adversarial(of_w, None, weights=awp(0.1)))(w, BATCH)
     link = optim.sam(rho)
 
     def grad_fn(params: jax.Array) -> jax.Array:
@@ -187,25 +187,25 @@ def test_one_step_in_one_array_is_sam_of_the_same_radius():
 
 
 def test_every_array_moves_by_its_share_of_its_own_norm():
-    moved = layerwise(0.1, num_steps=4)(lambda params: curved_loss(params, BATCH, None), PARAMS)
+    moved = awp(0.1, num_steps=4)(lambda params: curved_loss(params, BATCH, None), PARAMS)
     for name, start in PARAMS.items():
         np.testing.assert_allclose(jnp.linalg.norm(moved[name] - start), 0.1 * jnp.linalg.norm(start), 1e-5)
-    only = layerwise(0.1, weights="scale")(lambda params: curved_loss(params, BATCH, None), PARAMS)
+    only = awp(0.1, weights="scale")(lambda params: curved_loss(params, BATCH, None), PARAMS)
     np.testing.assert_array_equal(only["w"], PARAMS["w"])
     assert only["scale"] != PARAMS["scale"]
 
 
 def test_weights_are_attacked_on_the_inputs_that_were_found():
-    found = adversarial(curved_loss, fgsm(0.2), weights=layerwise(0.1))(PARAMS, BATCH)
+    found = adversarial(curved_loss, fgsm(0.2), weights=awp(0.1))(PARAMS, BATCH)
     x = fgsm(0.2)(lambda x: curved_loss(PARAMS, {**BATCH, "x": x}, None), X, None)
     worse = {**BATCH, "x": x}
-    moved = layerwise(0.1)(lambda params: curved_loss(params, worse, None), PARAMS)
+    moved = awp(0.1)(lambda params: curved_loss(params, worse, None), PARAMS)
     np.testing.assert_allclose(found, curved_loss(moved, worse, None), rtol=1e-6)
     assert found > adversarial(curved_loss, fgsm(0.2))(PARAMS, BATCH) > curved_loss(PARAMS, BATCH, None)
 
 
 def test_weights_where_the_loss_is_flat_stay_and_nothing_is_nan():
-    flat = adversarial(lambda params, batch, key: 0.0 * jnp.sum(params), None, weights=layerwise(0.1, num_steps=2))
+    flat = adversarial(lambda params, batch, key: 0.0 * jnp.sum(params), None, weights=awp(0.1, num_steps=2))
     assert jax.grad(flat)(jnp.zeros(3), None).tolist() == [0, 0, 0]
 
 
@@ -214,9 +214,9 @@ def test_derivatives_go_through_the_attacks_on_request():
         params = jax.tree.map(lambda leaf: leaf.astype(float), PARAMS)
         batch = {"x": X.astype(float), "y": jnp.ones(5)}
         attack = pgd(0.1, 3, norm="l2", random_start=False)
-        whole = adversarial(curved_loss, attack, weights=layerwise(0.05, num_steps=2), through_attack=True)
+        whole = adversarial(curved_loss, attack, weights=awp(0.05, num_steps=2), through_attack=True)
         check_grads(lambda params: whole(params, batch), (params,), order=1, modes=("rev",), rtol=1e-5)
-        constant = adversarial(curved_loss, attack, weights=layerwise(0.05, num_steps=2))
+        constant = adversarial(curved_loss, attack, weights=awp(0.05, num_steps=2))
         np.testing.assert_allclose(whole(params, batch), constant(params, batch))
         assert abs(jax.grad(whole)(params, batch)["scale"] - jax.grad(constant)(params, batch)["scale"]) > 1e-4
 
@@ -228,8 +228,8 @@ def refused(message: str) -> Any:
 def test_no_attack_at_all_and_weights_that_are_not_there_are_refused():
     with refused("adversarial: expected an attack, on inputs or on weights, got None for both"):
         adversarial(curved_loss, None)
-    with refused("layerwise: expected gamma to be at least 0, got -0.1"):
-        layerwise(-0.1)
-    worse = adversarial(curved_loss, None, weights=layerwise(0.1, weights="**/kernel"))
-    with refused("layerwise: weights: expected a pattern that matches a path, got '**/kernel'. There are"):
+    with refused("awp: expected gamma to be at least 0, got -0.1"):
+        awp(-0.1)
+    worse = adversarial(curved_loss, None, weights=awp(0.1, weights="**/kernel"))
+    with refused("awp: weights: expected a pattern that matches a path, got '**/kernel'. There are"):
         worse(PARAMS, BATCH)

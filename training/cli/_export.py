@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-import numpy as np
-
 from ...nets.convert import save_safetensors
 from ._config import ConfigError
 from ._directory import config_of
+from ._loaded import arrays_of
 
 
 def export(directory: Path, file: Path) -> str:
@@ -28,7 +27,7 @@ def export(directory: Path, file: Path) -> str:
         raise ConfigError(f"{file}: expected a file in a directory that there is, got '{file.parent}'")
     if file.exists():
         raise ConfigError(f"{file}: expected a new file, got one that there is. Move it away, or give another name")
-    arrays = _arrays(directory / "params.npz")
+    arrays = arrays_of(directory)
     try:
         save_safetensors(arrays, file)
     except ImportError as error:
@@ -36,11 +35,3 @@ def export(directory: Path, file: Path) -> str:
     except OSError as error:
         raise ConfigError(f"{file}: expected a file that can be written, got '{error.strerror}'") from None
     return f"{len(arrays)} arrays, {sum(array.size for array in arrays.values()):,} numbers, in {file}"
-
-
-def _arrays(path: Path) -> dict[str, np.ndarray]:
-    try:
-        with np.load(path, allow_pickle=False) as held:
-            return dict(held)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: expected the parameters of a run, got '{error}'") from None

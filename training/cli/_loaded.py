@@ -1,5 +1,6 @@
 """What a run left, taken up again: its parameters, and what they are worth on the data of its config."""
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,20 @@ from ._experiment import Experiment, net_of
 from ._task import Losses
 
 
+def arrays_of(directory: Path) -> dict[str, np.ndarray]:
+    """The arrays that a run left as `params.npz`, by path.
+
+    Raises:
+      ConfigError: if there is no such file, or it is damaged.
+    """
+    path = directory / "params.npz"
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as held:
+            return dict(held)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ConfigError(f"{path}: expected the parameters of a run, got '{error}'") from None
+
+
 def load_params(directory: Path, like: Any) -> Any:
     """The tree that a run left as `params.npz`, arrays by path.
 
@@ -22,12 +37,7 @@ def load_params(directory: Path, like: Any) -> Any:
     Raises:
       ConfigError: if there is none, or one of other paths and shapes.
     """
-    path = directory / "params.npz"
-    try:
-        with np.load(path, allow_pickle=False) as held:
-            found = dict(held)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: expected the parameters of a run, got '{error}'") from None
+    path, found = directory / "params.npz", arrays_of(directory)
     leaves, structure = jax.tree_util.tree_flatten_with_path(like)
     wanted = {jax.tree_util.keystr(place, simple=True, separator="/"): tuple(leaf.shape) for place, leaf in leaves}
     for name in sorted(wanted.keys() | found.keys()):

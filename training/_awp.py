@@ -15,8 +15,8 @@ WeightAttack = Callable[[Callable[[Any], jax.Array], Any], Any]
 
 
 @recording
-def layerwise(gamma: float | jax.Array, *, weights: str = "**", num_steps: int = 1) -> WeightAttack:
-    """Steps up the loss in the weights, each array's within so much of its own norm.
+def awp(gamma: float | jax.Array, *, weights: str = "**", num_steps: int = 1) -> WeightAttack:
+    """Adversarial weight perturbation: steps up the loss in the weights, each array's within so much of its own norm.
 
     One step of it leads where SAM would go, but for an array at a time: `v = gamma * |w| * g / |g|`. Where the slope is
     zero nothing moves.
@@ -32,15 +32,15 @@ def layerwise(gamma: float | jax.Array, *, weights: str = "**", num_steps: int =
     Raises:
       ValueError: for numbers out of range; when called, for a pattern that no path matches.
 
-    >>> layerwise(0.1)(lambda params: 2 * params["w"][0], {"w": jnp.array([3.0, 4.0])})["w"].tolist()
+    >>> awp(0.1)(lambda params: 2 * params["w"][0], {"w": jnp.array([3.0, 4.0])})["w"].tolist()
     [3.5, 4.0]
     """
-    check_radius("layerwise", "gamma", gamma)
-    check_count("layerwise", "num_steps", num_steps, at_least=1)
+    check_radius("awp", "gamma", gamma)
+    check_count("awp", "num_steps", num_steps, at_least=1)
 
     def attack(loss_fn: Callable[[Any], jax.Array], params: Any) -> Any:
         paths = [path_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
-        moves = matching(paths, [weights], "layerwise: weights")
+        moves = matching(paths, [weights], "awp: weights")
 
         def one(path: Any, start: jax.Array, now: jax.Array, grad: jax.Array) -> jax.Array:
             if path_of(path) not in moves:
