@@ -1,15 +1,14 @@
 """Cells whose derivative is left to autodiff: the plain one, the minimal gated one, and one over images."""
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from ._cell import Cell, Parts, cell, cell_from
 from ._check import check_arrays, check_last_axis, check_size, check_spatial, dtype_for
+from ._conv import slide
 from ._define import Initializer
 from ._hoisted import split
 from ._initializers import lecun_normal, orthogonal
@@ -198,8 +197,4 @@ def _window(kernel: Any) -> tuple[int, ...]:
 def _conv(x: jax.Array, w: jax.Array) -> jax.Array:
     """Convolution that keeps the size, over any number of batch axes."""
     num = w.ndim - 2
-    batch, spatial = x.shape[: x.ndim - num - 1], "HWD"[:num]
-    one_batch_axis = x if len(batch) == 1 else x.reshape(math.prod(batch), *x.shape[len(batch) :])
-    axes = (f"N{spatial}C", f"{spatial}IO", f"N{spatial}C")
-    y = lax.conv_general_dilated(one_batch_axis, w, (1,) * num, "SAME", dimension_numbers=axes)
-    return y.reshape(*batch, *y.shape[1:])
+    return slide({"w": w}, x, num, 1, window_strides=(1,) * num, padding="SAME")

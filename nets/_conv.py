@@ -5,6 +5,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import PartitionSpec
 
 from ._check import check_arrays, check_size, check_spatial, check_windows, dtype_for, spatial_axes
 from ._define import Initializer, define
@@ -240,9 +241,12 @@ def init_kernel(key: jax.Array, shape: tuple[int, ...], w_init: Initializer, b_i
 def slide(params: dict, x: jax.Array, num: int, groups: int, **options: Any) -> jax.Array:
     """Slides `w [*kernel, in / groups, out]` over `num` spatial axes, and adds `b` where there is one."""
     dtype, spatial = dtype_for(x, params["w"]), "HWD"[:num]
+    rows, w = one_batch_axis(x, num).astype(dtype), params["w"].astype(dtype)
+    if any(jax.typeof(rows).sharding.spec) and jax.typeof(w).sharding.mesh.empty:
+        w = jax.sharding.reshard(w, PartitionSpec())  # made outside of the mesh: its gradient asks where it lies
     y = lax.conv_general_dilated(
-        one_batch_axis(x, num).astype(dtype),
-        params["w"].astype(dtype),
+        rows,
+        w,
         dimension_numbers=(f"N{spatial}C", f"{spatial}IO", f"N{spatial}C"),
         feature_group_count=groups,
         **options,

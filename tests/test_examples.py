@@ -129,6 +129,7 @@ def test_a_short_run_of_reinforce_balances_the_pole_for_longer_than_chance():
     assert min(load("reinforce").main(num_seeds=2, num_updates=25)) > 40
 
 
+@pytest.mark.long
 def test_only_a_policy_with_memory_recalls_the_cue(capsys):
     found = load("recurrent_ppo").main(num_seeds=1, num_updates=40)
     assert found["with memory"][0] > 0.95

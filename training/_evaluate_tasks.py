@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from .._call import recording
 from ._adapting import Inner, adapting, at_step, check_state, check_tasks, over_tasks, start_of
+from ._automatic import in_automatic_axes
 from ._checks import check_count
 from ._returned import LossFn, whole_form
 
@@ -80,7 +81,8 @@ def evaluate_tasks(
     if tasks_at_once is not None:
         check_count("evaluate_tasks", "tasks_at_once", tasks_at_once, at_least=1)
 
-    def with_state(params: Any, state: Any, tasks: Any, key: jax.Array | None = None) -> TaskScores:
+    @in_automatic_axes
+    def scores(params: Any, state: Any, tasks: Any, key: jax.Array | None) -> TaskScores:
         num_tasks = check_tasks("evaluate_tasks", tasks)
         check_state("evaluate_tasks", state, inner_steps)
         keys = None if key is None else jax.random.split(key, num_tasks)
@@ -99,8 +101,11 @@ def evaluate_tasks(
 
         return _scores(over_tasks(of_task, num_tasks, tasks_at_once)((tasks, keys)), diverged_above)
 
+    def with_state(params: Any, state: Any, tasks: Any, key: jax.Array | None = None) -> TaskScores:
+        return scores(params, state, tasks, key)
+
     def without(params: Any, tasks: Any, key: jax.Array | None = None) -> TaskScores:
-        return with_state(params, None, tasks, key)
+        return scores(params, None, tasks, key)
 
     return with_state if stateful else without
 

@@ -9,6 +9,7 @@ import optax
 
 from .._call import recording
 from ._adapting import check_tasks
+from ._automatic import in_automatic_axes
 from ._checks import check_count
 from ._implicit import conjugate_gradient, implicit
 from ._minimize import Backward, minimize
@@ -102,10 +103,14 @@ def imaml(
         own = None if key is None else jax.random.fold_in(key, inner_steps)
         return one_loss(adapted, task["query"], own)
 
-    def loss(params: Any, tasks: Any, key: jax.Array | None = None) -> jax.Array:
+    @in_automatic_axes
+    def over_tasks(params: Any, tasks: Any, key: jax.Array | None) -> jax.Array:
         num_tasks = check_tasks("imaml", tasks)
         keys = None if key is None else jax.random.split(key, num_tasks)
         return jnp.mean(jax.vmap(on_task, (None, 0, 0))(params, tasks, keys))
+
+    def loss(params: Any, tasks: Any, key: jax.Array | None = None) -> jax.Array:
+        return over_tasks(params, tasks, key)
 
     return loss
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from .._call import recording
 from ._adapting import Inner, adapting, at_step, check_state, check_tasks, over_tasks, start_of
+from ._automatic import in_automatic_axes
 from ._checks import check_count
 from ._returned import LossFn, in_form, whole_form
 
@@ -134,7 +135,7 @@ def maml(
         losses, (states, metrics) = over_tasks(one, num_tasks, tasks_at_once)((tasks, keys))
         return jnp.mean(losses), (jax.tree.map(_merged, states), jax.tree.map(lambda each: jnp.mean(each, 0), metrics))
 
-    return in_form(loss, has_aux, stateful)
+    return in_form(in_automatic_axes(loss), has_aux, stateful)
 
 
 @recording

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from .._call import recording
+from ._automatic import in_automatic_axes
 from ._backward import by_factors
 from ._checks import path_of
 from ._examples import (
@@ -149,7 +150,8 @@ def clipped_sum(
     check_bound("clipped_sum", "max_norm", max_norm)
     check_chunk("clipped_sum", examples_at_once)
 
-    def sums(params: Any, batch: Any, key: jax.Array | None = None, mask: Any = None) -> ClippedSum:
+    @in_automatic_axes
+    def over_examples(params: Any, batch: Any, key: jax.Array | None, mask: Any) -> ClippedSum:
         check_wide("clipped_sum", params)
 
         def of_chunk(batch: Any, keys: Any, mask: jax.Array) -> Any:
@@ -161,6 +163,9 @@ def clipped_sum(
         rows = (*rows_of("clipped_sum", batch, key), mask_of("clipped_sum", batch, mask))
         grads, (norms, losses) = in_chunks(of_chunk, rows, examples_at_once)
         return ClippedSum(grads, norms, losses)
+
+    def sums(params: Any, batch: Any, key: jax.Array | None = None, mask: Any = None) -> ClippedSum:
+        return over_examples(params, batch, key, mask)
 
     return sums
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from .._call import recording
+from ._automatic import in_automatic_axes
 from ._checks import check_count, path_of
 from ._estimated import with_gradient
 from ._returned import parts
@@ -64,7 +65,7 @@ def reptile(loss_fn: LossFn, inner: optax.GradientTransformation, inner_steps: i
         of_each = jax.vmap(on_task, (None, 0, 0))(params, tasks, keys)
         return jax.tree.map(lambda leaf: jnp.mean(leaf, 0), of_each)
 
-    estimated = with_gradient(loss_and_way_back)
+    estimated = in_automatic_axes(with_gradient(loss_and_way_back))
 
     def loss(params: Any, tasks: Any, key: jax.Array | None = None) -> jax.Array:
         _check_tasks(tasks, inner_steps)

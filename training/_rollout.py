@@ -6,8 +6,10 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import PartitionSpec
 
 from .._call import Call, Recorded, recording
+from ._automatic import in_automatic_axes, spec_of
 from ._checks import check_count
 from ._environment import environment_of, where
 from ._rollout_checks import check_action, check_arrays, check_same, check_scalars
@@ -55,6 +57,9 @@ class Rollout(Recorded):
 
     def __call__(self, params: Any, rollout_state: RolloutState) -> tuple[RolloutState, Trajectory]:
         """The steps: `(rollout_state, trajectory)`."""
+        return in_automatic_axes(self._steps, _as_the_state_lies)(params, rollout_state)
+
+    def _steps(self, params: Any, rollout_state: RolloutState) -> tuple[RolloutState, Trajectory]:
         self._check(params, rollout_state)
         return lax.scan(lambda now, _: self._one(params, now), rollout_state, length=self.num_steps, unroll=self.unroll)
 
@@ -189,6 +194,18 @@ def _with_carry(policy: Policy, initial_carry: Any, has_aux: bool) -> Callable[.
         return carry, action, aux
 
     return act
+
+
+def _as_the_state_lies(results: Any, params: Any, rollout_state: RolloutState) -> Any:
+    """Specs of what a rollout returns: environments stay on the devices that they are on."""
+    batch = jnp.shape(rollout_state.first)
+    specs = [spec_of(leaf)[: len(batch)] for leaf in jax.tree.leaves(rollout_state) if jnp.shape(leaf)[:1] == batch[:1]]
+    axes = max(specs, key=lambda spec: sum(axis is not None for axis in spec), default=())
+
+    def of_step(leaf: Any) -> PartitionSpec:
+        return PartitionSpec(None, *axes) if leaf.shape[1 : 1 + len(batch)] == batch else PartitionSpec()
+
+    return jax.tree.map(spec_of, rollout_state), jax.tree.map(of_step, results[1])
 
 
 def _strong(leaf: Any) -> jax.Array:

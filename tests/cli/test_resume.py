@@ -89,7 +89,9 @@ STOPS = {  # row of metrics after which a run is stopped, and how
 
 
 @pytest.mark.usefixtures("interruptible")
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.long if name == "gan_ring" else ()) for name in KINDS]
+)
 def test_a_run_that_was_stopped_and_taken_up_leaves_the_same_files(name, renga, whole, monkeypatch):
     command = ["train", name, "--out", "run", *KINDS[name]]
     for row, end in STOPS[name]:

@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -100,10 +100,14 @@ def is_float(leaf: Any) -> bool:
     return is_array(leaf) and jnp.issubdtype(leaf.dtype, jnp.floating)
 
 
-def over(law: str) -> Any:
-    """Marks a test as a law that some networks are exempt from: for those it is to fail."""
+def over(law: str, short: Collection[str] = NETS.keys()) -> Any:
+    """Marks a test as a law that some networks are exempt from: for those it is to fail.
+
+    It is left to `pytest -m long` for all but the networks in `short`.
+    """
+    marked = [(name, marks(name, law) + [pytest.mark.long] * (name not in short)) for name in NETS]
     return pytest.mark.parametrize(
-        "made", [pytest.param(name, marks=marks(name, law)) for name in NETS], indirect=True, scope="session"
+        "made", [pytest.param(name, marks=own) for name, own in marked], indirect=True, scope="session"
     )
 
 

@@ -126,14 +126,16 @@ NETS: dict[str, Case] = {
     "linear from normal": Case(lambda: nets.linear(3, w_init=nets.normal(0.1)), floats(4, 2, 5)),
     "conv over one axis": Case(lambda: nets.conv(3, (3,)), floats(2, 6, 3)),
     "conv over two axes": Case(lambda: nets.conv(3, 3), floats(2, 5, 4, 2)),
-    "conv over three axes": Case(lambda: nets.conv(2, (2, 3, 2)), floats(2, 3, 4, 3, 1)),
+    "conv over three axes": Case(lambda: nets.conv(2, (2, 3, 2)), floats(2, 3, 4, 3, 1), long=True),
     "strided conv": Case(lambda: nets.conv(3, 3, stride=(2, 1), bias=False), floats(2, 5, 4, 2)),
     "dilated conv": Case(lambda: nets.conv(3, 3, dilation=2), floats(2, 6, 5, 2)),
     "grouped conv": Case(lambda: nets.conv(4, 3, groups=2), floats(2, 5, 4, 2)),
     "valid conv": Case(lambda: nets.conv(3, (3, 2), padding="valid"), floats(2, 5, 4, 2)),
     "padded conv": Case(lambda: nets.conv(3, 3, padding=((1, 0), (0, 2))), floats(2, 5, 4, 2)),
     "max_pool": Case(lambda: nets.max_pool(2), floats(2, 4, 4, 3), constant=True),
-    "overlapping max_pool": Case(lambda: nets.max_pool(3, stride=1, padding="same"), floats(2, 4, 4, 3), constant=True),
+    "overlapping max_pool": Case(
+        lambda: nets.max_pool(3, stride=1, padding="same"), floats(2, 4, 4, 3), constant=True, long=True
+    ),
     "avg_pool": Case(lambda: nets.avg_pool((2,)), floats(2, 4, 3), constant=True),
     "same avg_pool": Case(lambda: nets.avg_pool(3, stride=2, padding="same"), floats(2, 5, 4, 3), constant=True),
     "flatten": Case(lambda: nets.flatten(), floats(2, 3, 2, 2), constant=True),
@@ -158,18 +160,22 @@ NETS: dict[str, Case] = {
     "residual": Case(lambda: nets.residual(nets.layer_norm(), nets.linear(5)), floats(4, 5)),
     "projected residual": Case(lambda: nets.residual(nets.mlp(6, 3), shortcut=nets.linear(3)), floats(4, 5)),
     "repeat": Case(lambda: nets.repeat(nets.linear(5), 3), floats(4, 5)),
-    "repeated block": Case(lambda: nets.repeat(block(5, rate=0.5), 2), floats(4, 5), draws=True),
-    "repeated batch_norm": Case(lambda: nets.repeat(nets.serial(nets.linear(5), nets.batch_norm()), 2), floats(4, 5)),
+    "repeated block": Case(lambda: nets.repeat(block(5, rate=0.5), 2), floats(4, 5), draws=True, long=True),
+    "repeated batch_norm": Case(
+        lambda: nets.repeat(nets.serial(nets.linear(5), nets.batch_norm()), 2), floats(4, 5), long=True
+    ),
     "ensemble": Case(lambda: nets.ensemble(nets.mlp(4, 2), 3), floats(4, 5), out_axis=1),
-    "ensemble of inputs": Case(lambda: nets.ensemble(nets.linear(2), 3, in_axes=0), floats(3, 4, 5), 1, 1),
-    "stateful ensemble": Case(lambda: nets.ensemble(normed, 3), floats(4, 5), out_axis=1, draws=True, constant=True),
-    "ensemble of repeats": Case(lambda: nets.ensemble(deep, 2), floats(4, 5), out_axis=1, draws=True),
+    "ensemble of inputs": Case(lambda: nets.ensemble(nets.linear(2), 3, in_axes=0), floats(3, 4, 5), 1, 1, long=True),
+    "stateful ensemble": Case(
+        lambda: nets.ensemble(normed, 3), floats(4, 5), out_axis=1, draws=True, constant=True, long=True
+    ),
+    "ensemble of repeats": Case(lambda: nets.ensemble(deep, 2), floats(4, 5), out_axis=1, draws=True, long=True),
     "convnet": Case(
         lambda: small_convnet, floats(2, 8, 8, 1), exempt={"empty batches": "a reshape to -1, as in the README"}
     ),
     "block": Case(lambda: block(5, rate=0.5), floats(4, 5), draws=True),
     "arrays of its own": Case(lambda: gained, floats(4, 5)),
-    "children in containers": Case(lambda: tower, floats(4, 5), draws=True),
+    "children in containers": Case(lambda: tower, floats(4, 5), draws=True, long=True),
     "tied weights": Case(lambda: tied, integers(4, 3)),
     "shared weights": Case(lambda: twice, floats(4, 5)),
     "key and train": Case(lambda: noisy, floats(4, 5), draws=True),

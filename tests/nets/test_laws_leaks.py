@@ -13,7 +13,7 @@ from jax import lax
 from renga import nets
 
 from .kit import KEY, variables
-from .made import flags, loss_of, split
+from .made import flags, loss_of, marks, split
 from .registry import NETS
 
 
@@ -52,7 +52,7 @@ def everything(net: nets.Net, fixed: dict[str, Any], in_axis: int, inputs: tuple
     return jax.vmap(of_example, (in_axis, axes))(inputs, arrays), lax.scan(step, params, length=2)
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=marks(name)) for name in NETS])
 def test_no_transform_leaves_a_tracer_behind(name: str):
     case = NETS[name]
     fixed = flags(dict(case.keywords))

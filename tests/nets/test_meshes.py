@@ -1,60 +1,42 @@
-"""Layers on four devices, under meshes of explicit and of automatic axes, give what they give on one."""
+"""Networks on four devices, under meshes of explicit and of automatic axes, give what they give on one."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-PROGRAM = """
-import sys
-import jax, jax.numpy as jnp
-jax.config.update("jax_num_cpu_devices", 4)
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from renga import nets
-
-key = jax.random.key(0)
-x = jax.random.normal(key, (8, 4, 4, 6))
-ids = jnp.arange(32).reshape(8, 4) % 10
-cases = {
-    "embed": (nets.embed(10, 4), ids),
-    "linear": (nets.linear(3), x),
-    "conv": (nets.conv(3, 3), x),
-    "max_pool": (nets.max_pool(2), x),
-    "avg_pool": (nets.avg_pool(2, padding="same"), x),
-    "flatten": (nets.flatten(), x),
-    "layer_norm": (nets.layer_norm(), x),
-    "batch_norm": (nets.batch_norm(), x),
-    "dropout": (nets.dropout(0.5), x),
-    "repeat": (nets.repeat(nets.residual(nets.linear(6), jnp.tanh, nets.dropout(0.1)), 3), x),
-    "ensemble": (nets.ensemble(nets.mlp(4, 3), 2), x),
-}
+ROOT = Path(__file__).parents[2]
+A_FEW = (
+    *(
+        "embed",
+        "linear",
+        "conv over two axes",
+        "max_pool",
+        "avg_pool",
+        "flatten",
+        "layer_norm",
+        "batch_norm",
+        "dropout",
+    ),
+    *("repeat", "ensemble", "conv lstm", "lstm", "attention"),
+)
 
 
-def outcome(net, inputs):
-    made = net.init(key, inputs)
-    leading = made if isinstance(net, nets.StatefulNet) else (made,)
-
-    def loss(params):
-        out = net.apply(params, *leading[1:], inputs, key=key, train=True)
-        out = out[0] if isinstance(net, nets.StatefulNet) else out
-        return jnp.sum(out**2), out
-
-    (_, out), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(leading[0])
-    return jax.device_get((out, grads))
+@pytest.mark.parametrize("kind", ["Explicit", "Auto"])
+def test_layers_on_four_devices_give_what_they_give_on_one(kind: str):
+    assert_the_same(kind, *A_FEW)
 
 
-mesh = jax.make_mesh((4,), ("data",), axis_types=(getattr(AxisType, sys.argv[1]),))
-for name, (net, inputs) in cases.items():
-    alone = outcome(net, inputs)
-    with jax.set_mesh(mesh):
-        spread = outcome(net, jax.device_put(inputs, NamedSharding(mesh, PartitionSpec("data"))))
-    close = jax.tree.map(lambda a, b: bool(jnp.allclose(a, b, rtol=1e-4, atol=1e-5)), alone, spread)
-    assert all(jax.tree.leaves(close)), (name, close)
-print("the same for", len(cases))
-"""
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["Explicit", "Auto"])
+def test_every_network_on_four_devices_gives_what_it_gives_on_one(kind: str):
+    assert_the_same(kind)
 
 
-@pytest.mark.parametrize("axes", ["Explicit", "Auto"])
-def test_layers_on_four_devices_give_what_they_give_on_one(axes: str):
-    result = subprocess.run([sys.executable, "-c", PROGRAM, axes], capture_output=True, text=True, check=False)
-    assert "the same for 11" in result.stdout, result.stderr[-3000:]
+def assert_the_same(kind: str, *names: str) -> None:
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    program = [sys.executable, "-m", "tests.nets.laws_over_meshes", kind, *names]
+    result = subprocess.run(program, capture_output=True, text=True, check=False, cwd=ROOT, env=os.environ | flags)
+    assert (result.returncode, result.stdout) == (0, ""), result.stdout + result.stderr[-3000:]

@@ -11,6 +11,7 @@ import pytest
 from renga import nets
 
 from .kit import floats, integers, values
+from .made import marks
 from .registry import NETS, small_convnet, tied
 
 
@@ -77,7 +78,7 @@ def test_training_is_counted_where_it_is_asked_for():
     assert asked[""].num_flops > other[""].num_flops == 0
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=marks(name)) for name in NETS])
 def test_every_parameter_stands_under_the_path_of_a_row(name: str):
     net, inputs, keywords = NETS[name].build(), NETS[name].inputs, dict(NETS[name].keywords)
     shapes = jax.eval_shape(lambda: net.init(jax.random.key(0), *inputs, **keywords))

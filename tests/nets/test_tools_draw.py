@@ -11,6 +11,7 @@ import pytest
 from renga import nets
 
 from .kit import floats
+from .made import marks
 from .registry import NETS, attend, block, twice
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -46,7 +47,7 @@ def boxes(svg: ElementTree.Element) -> list[tuple[float, ...]]:
     return [(x, y, x + w, y + h) for x, y, w, h in kept]
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=marks(name)) for name in NETS])
 def test_boxes_stand_beside_or_inside_each_other_and_within_the_page(name: str, tmp_path: Path):
     case = NETS[name]
     svg = drawn(tmp_path, case.build(), *case.inputs, **case.keywords)

@@ -12,6 +12,7 @@ from renga import nets
 from renga.nets import capture, tap
 
 from .kit import KEY, floats, outputs, values, variables
+from .made import marks
 from .registry import NETS
 
 
@@ -68,7 +69,7 @@ def _is_array(leaf: Any) -> bool:
     return hasattr(leaf, "dtype")
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=marks(name)) for name in NETS])
 def test_a_captured_network_returns_what_the_network_returns(name: str):
     case = NETS[name]
     net, keywords = case.build(), dict(case.keywords)

@@ -56,10 +56,21 @@ PAIRS = [
     for wrapper in WRAPPERS
     if (wrapper, name) not in REFUSALS and not (wrapper in UNLIKE and UNLIKE[wrapper](LINK_OF[name]))
 ]
+# One pair in three stands for the others, every link and every wrapper among them.
+A_THIRD = {
+    pair for pair in PAIRS if (ALONE.index(pair[1]) + list(WRAPPERS).index(pair[0])) % 3 == 0
+}  # fmt: skip
+
+
+def long_unless(short: bool) -> Any:
+    """Left to `pytest -m long`, or not."""
+    return () if short else pytest.mark.long
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize(("wrapper", "name"), PAIRS)
+@pytest.mark.parametrize(
+    ("wrapper", "name"), [pytest.param(*pair, marks=long_unless(pair in A_THIRD)) for pair in PAIRS]
+)
 def test_a_link_in_a_wrapper_steps_as_a_loop_by_hand(wrapper: str, name: str):
     tx, pair = LINKS[name](), WRAPPERS[wrapper]
     dtype = jnp.float32 if calls_in(tx) & NARROW else jnp.float64
@@ -170,7 +181,7 @@ UNDEFINED_AT_ZERO = {"dadapt_adamw", "prodigy"}  # Optax's step is NaN itself th
 @pytest.mark.parametrize(
     ("name", "zero"),
     [
-        (name, zero)
+        pytest.param(name, zero, marks=long_unless(name in ALONE))
         for name in LINKS
         for zero in (False, True)
         if name not in NO_DERIVATIVE and not (zero and name in UNDEFINED_AT_ZERO)

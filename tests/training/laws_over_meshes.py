@@ -108,10 +108,6 @@ OF_MINIBATCHES: dict[str, Callable[[Any], Any]] = {
 }
 
 
-# What has to know where its products lie: under explicit axes it stands in automatic ones, as `fit` puts every step.
-IN_AUTOMATIC_AXES = {"clipped sum", "ntk", "rollout", "maml", "imaml", "reptile", "evaluate_tasks"}
-
-
 def main(kind: str) -> None:
     """Runs every program on one device and on four."""
     assert jax.device_count() == 4
@@ -120,13 +116,9 @@ def main(kind: str) -> None:
     for programs, data in ((PROGRAMS, BATCH), (OF_TASKS, TASKS), (OF_MINIBATCHES, MINIBATCHES)):
         for name, program in programs.items():
             expected = jax.jit(program)(data)
-            run = program
-            if kind == "Explicit" and name in IN_AUTOMATIC_AXES:
-                whole = jax.tree.map(lambda leaf: PartitionSpec(), expected)
-                run = jax.sharding.auto_axes(program, out_sharding=whole)
             try:
                 with jax.set_mesh(mesh):
-                    found = jax.jit(run)(jax.device_put(data, spread))
+                    found = jax.jit(program)(jax.device_put(data, spread))
                 jax.tree.map(_compare, found, expected)
             except Exception as error:
                 traceback.print_exc()

@@ -20,6 +20,7 @@ from renga.training import adapt, inner_states, maml, multi_step_weights
 
 from ..optim.by_hand import QUICKLY
 from ..optim.registry import LINKS
+from ..optim.test_pairs import ALONE
 from .oracles import meta_gradients
 
 ROOT = Path(__file__).parent.parent.parent
@@ -501,7 +502,13 @@ NOT_DIFFERENTIABLE = {
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("name", sorted(LINKS.keys() - NOT_DIFFERENTIABLE.keys()))
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in ALONE else pytest.mark.long)
+        for name in sorted(LINKS.keys() - NOT_DIFFERENTIABLE.keys())
+    ],
+)
 def test_the_gradient_through_any_link_is_right_where_units_are_dead(name: str, monkeypatch: Any):
     monkeypatch.setattr("renga.training._unroll.UNROLLED", 0)  # one step to compile
     params = {"w": jnp.sin(jnp.arange(1.0, 13)).reshape(2, 6), "b": 0.1 + 0.1 * jnp.cos(jnp.arange(1.0, 7))}

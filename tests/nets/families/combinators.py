@@ -50,8 +50,8 @@ def unrolled(xs: jax.Array, *, first=nets.linear(4), norm=nets.batch_norm()):
 CASES = {
     "repeat with remat": Case(lambda: nets.repeat(unit(5), 3, remat=True), floats(4, 5), draws=True),
     "repeat that collects": Case(lambda: nets.repeat(noted, 3), floats(4, 5), out_axis=(0, 1)),
-    "serial of equal blocks": Case(lambda: nets.serial(unit(5), unit(5), unit(5)), floats(4, 5), draws=True),
-    "list of equal blocks": Case(lambda: nets.serial(nets.serial(*[nets.mlp(5, 5)] * 3)), floats(4, 5)),
+    "serial of equal blocks": Case(lambda: nets.serial(unit(5), unit(5), unit(5)), floats(4, 5), draws=True, long=True),
+    "list of equal blocks": Case(lambda: nets.serial(nets.serial(*[nets.mlp(5, 5)] * 3)), floats(4, 5), long=True),
     "state carried in the body": Case(lambda: unrolled, floats(4, 3, 5)),
     "remat": Case(lambda: nets.remat(unit(5)), floats(4, 5), draws=True),
     "remat of nothing": Case(
@@ -63,9 +63,14 @@ CASES = {
     "frozen": Case(
         lambda: nets.frozen(nets.serial(unit(5), nets.linear(3)), "unit/**"), floats(4, 5), draws=True, exempt=FROZEN
     ),
-    "frozen whole": Case(lambda: nets.serial(nets.frozen(nets.linear(4)), nets.linear(3)), floats(4, 5), exempt=FROZEN),
+    "frozen whole": Case(
+        lambda: nets.serial(nets.frozen(nets.linear(4)), nets.linear(3)), floats(4, 5), exempt=FROZEN, long=True
+    ),
     "lora": Case(lambda: nets.lora(nets.mlp(6, 2), "**/w", rank=2), floats(4, 5), exempt=FROZEN),
     "lora of a repeat": Case(
-        lambda: nets.lora(nets.repeat(nets.linear(5), 3), "w", rank=2, num_stacked=1), floats(4, 5), exempt=FROZEN
+        lambda: nets.lora(nets.repeat(nets.linear(5), 3), "w", rank=2, num_stacked=1),
+        floats(4, 5),
+        exempt=FROZEN,
+        long=True,
     ),
 }

@@ -17,7 +17,7 @@ CASES: dict[str, Case] = {
     ),
     "separable conv": Case(lambda: nets.separable_conv(4, 3), floats(2, 5, 4, 3)),
     "separable conv of three axes": Case(
-        lambda: nets.separable_conv(2, (2, 2, 2), multiplier=3, stride=2, bias=False), floats(2, 4, 3, 2, 2)
+        lambda: nets.separable_conv(2, (2, 2, 2), multiplier=3, stride=2, bias=False), floats(2, 4, 3, 2, 2), long=True
     ),
     "transposed conv": Case(lambda: nets.conv_transpose(3, 3, stride=2), floats(2, 4, 3, 2)),
     "transposed conv of one axis": Case(
@@ -50,15 +50,17 @@ CASES: dict[str, Case] = {
     "convolutional autoencoder": Case(
         lambda: nets.serial(nets.conv(4, 4, stride=2), jax.nn.relu, nets.conv_transpose(2, 4, stride=2)),
         floats(2, 4, 6, 2),
+        long=True,
     ),
     "inverted bottleneck": Case(
         lambda: nets.serial(
             nets.conv(6, 1), nets.depthwise_conv(3), jax.nn.relu6, nets.conv(2, 1), nets.global_avg_pool()
         ),
         floats(2, 4, 4, 2),
+        long=True,
     ),
     "causal residual": Case(
-        lambda: nets.residual(nets.conv(3, (2,), padding="causal", dilation=4), jnp.tanh), floats(2, 6, 3)
+        lambda: nets.residual(nets.conv(3, (2,), padding="causal", dilation=4), jnp.tanh), floats(2, 6, 3), long=True
     ),
 }
 

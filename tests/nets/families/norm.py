@@ -42,20 +42,25 @@ CASES = {
         lambda: nets.weight_norm(nets.serial(nets.linear(4), jax.nn.tanh, nets.linear(2))), floats(4, 5)
     ),
     "weight_norm of stacked weights": Case(
-        lambda: nets.weight_norm(nets.repeat(nets.mlp(4, 5), 2), "**/w", num_stacked=1), floats(4, 5)
+        lambda: nets.weight_norm(nets.repeat(nets.mlp(4, 5), 2), "**/w", num_stacked=1), floats(4, 5), long=True
     ),
-    "weight_norm of a conv": Case(lambda: nets.weight_norm(nets.conv(3, 3), "w"), floats(2, 5, 4, 2)),
-    "repeated weight_norm": Case(lambda: nets.repeat(nets.weight_norm(nets.linear(5)), 2), floats(4, 5)),
-    "weight_norm with state and keys": Case(lambda: nets.weight_norm(noisy), floats(4, 5), draws=True),
+    "weight_norm of a conv": Case(lambda: nets.weight_norm(nets.conv(3, 3), "w"), floats(2, 5, 4, 2), long=True),
+    "repeated weight_norm": Case(lambda: nets.repeat(nets.weight_norm(nets.linear(5)), 2), floats(4, 5), long=True),
+    "weight_norm with state and keys": Case(lambda: nets.weight_norm(noisy), floats(4, 5), draws=True, long=True),
     "spectral_norm": Case(lambda: nets.spectral_norm(nets.mlp(4, 2), num_steps=2), floats(4, 5), exempt=CONSTANT),
-    "spectral_norm of a conv": Case(lambda: nets.spectral_norm(nets.conv(3, 3)), floats(2, 5, 4, 2), exempt=CONSTANT),
+    "spectral_norm of a conv": Case(
+        lambda: nets.spectral_norm(nets.conv(3, 3)), floats(2, 5, 4, 2), exempt=CONSTANT, long=True
+    ),
     "spectral_norm of stacked weights": Case(
-        lambda: nets.spectral_norm(nets.repeat(nets.linear(5), 2), num_stacked=1), floats(4, 5), exempt=CONSTANT
+        lambda: nets.spectral_norm(nets.repeat(nets.linear(5), 2), num_stacked=1),
+        floats(4, 5),
+        exempt=CONSTANT,
+        long=True,
     ),
     "repeated spectral_norm": Case(
-        lambda: nets.repeat(nets.spectral_norm(nets.linear(5)), 2), floats(4, 5), exempt=CONSTANT
+        lambda: nets.repeat(nets.spectral_norm(nets.linear(5)), 2), floats(4, 5), exempt=CONSTANT, long=True
     ),
     "spectral_norm with state and keys": Case(
-        lambda: nets.spectral_norm(noisy), floats(4, 5), draws=True, exempt=CONSTANT
+        lambda: nets.spectral_norm(noisy), floats(4, 5), draws=True, exempt=CONSTANT, long=True
     ),
 }

@@ -43,10 +43,13 @@ skipping = nets.stack_cells(nets.gru_cell(3), nets.lstm_cell(2), skips=True)
 CASES: dict[str, Case] = {
     "simple rnn": Case(lambda: nets.rnn(nets.simple_cell(3)), SEQUENCE),
     "rectified rnn with lengths": Case(
-        lambda: nets.rnn(nets.simple_cell(3, activation=jax.nn.softplus), reverse=True), SEQUENCE, keywords=LENGTHS
+        lambda: nets.rnn(nets.simple_cell(3, activation=jax.nn.softplus), reverse=True),
+        SEQUENCE,
+        keywords=LENGTHS,
+        long=True,
     ),
     "lstm": Case(lambda: nets.rnn(nets.lstm_cell(3)), SEQUENCE),
-    "lstm with lengths": Case(lambda: nets.rnn(nets.lstm_cell(4)), SEQUENCE, keywords=LENGTHS),
+    "lstm with lengths": Case(lambda: nets.rnn(nets.lstm_cell(4)), SEQUENCE, keywords=LENGTHS, long=True),
     "reverse lstm with all": Case(
         lambda: nets.rnn(nets.lstm_cell(3, forget_bias=0.5), reverse=True, unroll=2, return_carry=True),
         SEQUENCE,
@@ -54,7 +57,7 @@ CASES: dict[str, Case] = {
         long=True,
     ),
     "gru": Case(lambda: nets.rnn(nets.gru_cell(3)), SEQUENCE),
-    "gru with reset": Case(lambda: nets.rnn(nets.gru_cell(4), return_carry=True), SEQUENCE, keywords=RESET),
+    "gru with reset": Case(lambda: nets.rnn(nets.gru_cell(4), return_carry=True), SEQUENCE, keywords=RESET, long=True),
     "gru, reset before": Case(lambda: nets.rnn(nets.gru_cell(3, reset="before")), SEQUENCE),
     "reverse gru, reset before, with all": Case(
         lambda: nets.rnn(nets.gru_cell(3, reset="before"), reverse=True, return_carry=True),
@@ -68,6 +71,7 @@ CASES: dict[str, Case] = {
         lambda: nets.rnn(nets.conv_lstm_cell(2, (2,), forget_bias=0.0), return_carry=True),
         floats(3, 4, 5, 2),
         keywords=LENGTHS,
+        long=True,
     ),
     "conv lstm of three axes": Case(
         lambda: nets.rnn(nets.conv_lstm_cell(1, (2, 1, 2))), floats(2, 3, 2, 3, 2, 1), long=True
@@ -87,7 +91,7 @@ CASES: dict[str, Case] = {
         long=True,
     ),
     "stack_cells": Case(lambda: nets.rnn(stacked, return_carry=True), SEQUENCE, keywords=LENGTHS | RESET),
-    "stack_cells with skips": Case(lambda: nets.rnn(skipping), SEQUENCE),
+    "stack_cells with skips": Case(lambda: nets.rnn(skipping), SEQUENCE, long=True),
     "bidirectional": Case(lambda: nets.bidirectional(nets.lstm_cell(3)), SEQUENCE, keywords=LENGTHS),
     "bidirectional sum of two cells": Case(
         lambda: nets.bidirectional(nets.gru_cell(3), nets.mgu_cell(3), merge="sum", return_carry=True),
@@ -96,5 +100,5 @@ CASES: dict[str, Case] = {
         long=True,
     ),
     "cell of one's own": Case(lambda: nets.rnn(leaky_cell(0.5)), SEQUENCE, keywords=RESET | LENGTHS),
-    "recurrent children": Case(lambda: tagger, SEQUENCE, keywords=LENGTHS),
+    "recurrent children": Case(lambda: tagger, SEQUENCE, keywords=LENGTHS, long=True),
 }
