@@ -9,6 +9,7 @@ import pytest
 
 from renga import nets, optim, training
 
+os.environ.setdefault("JAX_ENABLE_COMPILATION_CACHE", "false")  # of the programs that tests start
 if jax.__version_info__ < (0, 11):  # XLA dies of flags that it does not know, and another version may not know these
     QUICKLY = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICKLY}"  # read when JAX makes its first array

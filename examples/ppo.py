@@ -101,7 +101,7 @@ def main(num_seeds: int = 10, num_updates: int = NUM_UPDATES) -> list[float]:
     @jax.vmap
     def run(key):
         params, _ = train(key, num_updates)
-        return jnp.mean(evaluate(params, jax.random.fold_in(key, 1)).returns)
+        return jnp.mean(evaluate(params, jax.random.key(1)).returns)
 
     returns = run(jax.random.split(jax.random.key(0), num_seeds)).tolist()
     print(*(f"{each:.1f}" for each in returns))

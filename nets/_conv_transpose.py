@@ -90,9 +90,9 @@ def conv_transpose(
             check_groups(x, num, groups)
             params = params | {"w": _turned(w, groups)}
         _check_output(x, windows, cuts)
-        pads = [
+        pads = tuple(
             (span - 1 - before, span - 1 - after) for span, (before, after) in zip(windows.spans, cuts, strict=True)
-        ]
+        )
         options = {"lhs_dilation": windows.strides, "rhs_dilation": windows.dilations}
         return slide(params, x, num, groups, window_strides=(1,) * num, padding=pads, **options)
 

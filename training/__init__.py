@@ -119,7 +119,8 @@ numbers, and the history, of a run that nothing stopped:
 **Guard rails** are a function each. Where NaN may come, `guarded` stops, `optim.skip_not_finite` skips, and `roll_back`
 goes back; its help says which to choose. `microbatch` takes a large batch in parts, `loss_scaled` keeps gradients that
 float16 would lose, `with_norms` and `with_grad_norms` measure by path, `early_stop` reads a history. Reports go to logs
-(`csv_log`, `json_log`, `tensorboard_log`), a window of them under `profile`; `keep_cpu_memory` saves page faults:
+(`csv_log`, `json_log`, `tensorboard_log`), a window of them under `profile`; `compile_times` says what programs cost
+before they run, `compiler_options` speeds up convolutions on CPUs, and `keep_cpu_memory` saves page faults:
 
 >>> half = nets.cast(net, compute="float16", outputs="float32")
 >>> loss = loss_scaled(lambda params, batch, key: squared_error(half.apply(params, batch["x"]), batch["y"]))
@@ -178,6 +179,9 @@ from ._checkpoints import CheckpointError as CheckpointError
 from ._checkpoints import Checkpoints as Checkpoints
 from ._checkpoints import CheckpointWarning as CheckpointWarning
 from ._checkpoints import Saved as Saved
+from ._compile_times import CompileTimes as CompileTimes
+from ._compile_times import compile_times as compile_times
+from ._compiler import compiler_options as compiler_options
 from ._curvature import empirical_fisher_vp as empirical_fisher_vp
 from ._curvature import fisher_vp as fisher_vp
 from ._curvature import ggn_vp as ggn_vp

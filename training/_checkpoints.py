@@ -55,7 +55,9 @@ class Checkpoints:
     Args:
       directory: where; made when first saved to.
       keep: how many of the last are kept.
-      best: a metric and whether "min" or "max" is best, such as `("test_loss", "min")`: the best by it is kept too.
+      best: a metric and whether "min" or "max" is best, such as `("test_loss", "min")`: the best by it is kept too, of
+        those that were saved with it. `fit` has metrics of the steps that it reports: let its `checkpoint_every` divide
+        `report_every`.
     Raises:
       ValueError: for a `keep` below 1, or a `best` that is no such pair.
       ImportError: if Orbax is missing.
@@ -105,12 +107,17 @@ class Checkpoints:
         Raises:
           CheckpointError: if the one before this could not be written; the earlier ones are as they were.
           TypeError: for a leaf that is neither array nor number.
-          ValueError: for a step below 0.
+          ValueError: for a step below 0, or before the last one, which would be kept in its place.
         """
         check_count("Checkpoints.save", "step", step, at_least=0)
         record = {"step": step, "metrics": metrics or {}, "extra": extra, "leaves": _stored.leaves_of(tree)}
         text = json.dumps(record, default=float)
         self.wait()
+        if step < (last := max(self.steps, default=0)):
+            raise ValueError(
+                f"Checkpoints.save: expected a step of at least {last}, the last in {self.directory}, got {step}. "
+                "Give a run that goes back a directory of its own."
+            )
         arrays = _stored.copied(tree)  # from all processes, so each has to ask
         if jax.process_index() == 0:
             self._writer = threading.Thread(target=self._write, args=(step, arrays, text), daemon=True)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from .._call import recording
 from ..nets import stack, unstack
 from ._checks import check_count, path_of
-from ._fit import primitives
+from ._convolutions import convolves
 from ._state import TrainState
 
 Step = Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]
@@ -124,7 +124,7 @@ def _over_members(step: Step, train_states: Any, batch: Any, num_members: int, *
 def _convolves(step: Step, train_states: Any, batch: Any, shared: bool) -> bool:
     first = jax.eval_shape(lambda tree: jax.tree.map(lambda leaf: leaf[0], tree), (train_states, batch))
     traced = jax.make_jaxpr(step)(first[0], batch if shared else first[1])
-    return "conv_general_dilated" in primitives(traced.jaxpr)
+    return convolves(traced.jaxpr)
 
 
 def _repeated(leaf: Any, num_members: int) -> jax.Array:

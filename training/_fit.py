@@ -9,11 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.extend.core import Jaxpr, jaxprs_in_params
 from jax.sharding import Mesh
 
 from ._checkpoints import Checkpoints
 from ._checks import check_count
+from ._compiler import compiler_options
+from ._convolutions import is_slow_in_loops
 from ._data import Resumable
 from ._interrupts import check_interrupts
 from ._keeping import HALF_A_MINUTE, Every, keeping
@@ -24,6 +25,7 @@ from ._sharding import ShardingRules
 from ._spread import Layout, SpreadStep, layout_of
 from ._state import TrainState
 
+Options = tuple[tuple[str, str], ...]
 Step = Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]
 
 
@@ -70,7 +72,7 @@ def fit(
         `checkpoints`.
       num_steps: how many steps to make, those before a checkpoint included; fewer if the batches end before.
       steps_per_call: steps a dispatch. More of them cost memory for as many batches, and hide more of Python. By
-        default 10, or 1 where the step convolves on a CPU: see `default_steps_per_call`.
+        default 10, or 1 where a CPU would be slow at the step inside a loop: see `default_steps_per_call`.
       report_every: steps between reports.
       evaluate: `evaluate(train_state) -> metrics`, called at each report; its metrics join the report's.
       on_report: `on_report(row, train_state)`, called at each report: to log and to save. Copy what you keep of the
@@ -117,6 +119,7 @@ def fit(
         print(f"taken up at step {run.step}", flush=True)
     shown = Progress(run.step, run.start + num_steps) if progress and (first is not None or run.seen) else None
 
+    options = _options()
     reports = Reports(run, num_steps, report_every, evaluate, on_report, stop, shown)
     try:
         with keeping(checkpoints, checkpoint_every, run.place, begin=run.step, saved=run.saved) as offer:
@@ -124,7 +127,7 @@ def fit(
             if first is not None and not reports.have_ended:
                 size = steps_per_call or _default_steps_per_call(step, run.train_state, first, layout)
                 for chunk in _chunks(itertools.chain([first], stream), run.done, num_steps, size, report_every):
-                    run.train_state, metrics = _run_steps(step, run.train_state, chunk, layout)
+                    run.train_state, metrics = _run_steps(step, run.train_state, chunk, layout, options)
                     run.seen.append(metrics)
                     run.done += len(chunk)
                     check_interrupts()
@@ -143,12 +146,10 @@ def fit(
 def default_steps_per_call(step: Step, train_state: TrainState, batch: Any) -> int:
     """How many steps `fit` puts into one dispatch unless told.
 
-    Ten hide most of what Python costs. But XLA's CPU backend rewrites convolutions into its fast form only
-    outside loops: inside one, the gradient of a 3x3 kernel takes 70 times as long (jaxlib 0.10), and a train step
-    of a small network 12 times. So there it is one.
+    Ten hide most of what Python costs. On CPUs it is one where a convolution would be slow inside a loop.
     """
-    convolves = "conv_general_dilated" in primitives(_one_step.trace(step, train_state, batch).jaxpr.jaxpr)
-    return 1 if convolves and jax.default_backend() == "cpu" else 10
+    slow = is_slow_in_loops(_checked.trace(step, train_state, batch).jaxpr.jaxpr)
+    return 1 if slow and jax.default_backend() == "cpu" else 10
 
 
 def _default_steps_per_call(step: Step, train_state: TrainState, batch: Any, layout: Layout | None) -> int:
@@ -158,8 +159,9 @@ def _default_steps_per_call(step: Step, train_state: TrainState, batch: Any, lay
         return default_steps_per_call(step, train_state, layout.spread(batch))
 
 
-@functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
-def _one_step(step: Step, train_state: TrainState, batch: Any) -> tuple[TrainState, dict[str, jax.Array]]:
+@functools.partial(jax.jit, static_argnums=0)
+def _checked(step: Step, train_state: TrainState, batch: Any) -> tuple[TrainState, dict[str, jax.Array]]:
+    """A step, traced once for both of the programs that it is part of."""
     train_state, metrics = step(train_state, batch)
     for name, value in metrics.items():
         if jnp.shape(value) != ():
@@ -167,27 +169,34 @@ def _one_step(step: Step, train_state: TrainState, batch: Any) -> tuple[TrainSta
     return train_state, metrics
 
 
-@functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
-def _scan_steps(step: Step, train_state: TrainState, batches: Any) -> tuple[TrainState, dict[str, jax.Array]]:
-    return lax.scan(functools.partial(_one_step, step), train_state, batches)
+def _train_step(step: Step, train_state: TrainState, batch: Any) -> tuple[TrainState, dict[str, jax.Array]]:
+    return _checked(step, train_state, batch)
+
+
+def _train_steps(step: Step, train_state: TrainState, batches: Any) -> tuple[TrainState, dict[str, jax.Array]]:
+    return lax.scan(functools.partial(_checked, step), train_state, batches)
+
+
+def _options() -> Options:
+    return tuple(compiler_options().items())
+
+
+@functools.cache
+def _compiled(function: Callable[..., Any], options: Options) -> Any:
+    """Steps under `jit`, one function for all runs, so that equal steps are compiled once."""
+    return jax.jit(function, static_argnums=0, donate_argnums=1, compiler_options=dict(options))
 
 
 def _run_steps(
-    step: Step, train_state: TrainState, chunk: list[Any], layout: Layout | None
+    step: Step, train_state: TrainState, chunk: list[Any], layout: Layout | None, options: Options
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """Steps over batches in one dispatch; metrics `[steps]`, or `[]` for one."""
-    run, steps = (_one_step, None) if len(chunk) == 1 else (_scan_steps, len(chunk))
-    batches = chunk[0] if steps is None else _stack(chunk)
+    function, steps = (_train_step, None) if len(chunk) == 1 else (_train_steps, len(chunk))
+    run, batches = _compiled(function, options), chunk[0] if steps is None else _stack(chunk)
     if layout is None:
         return run(step, train_state, batches)
     with jax.set_mesh(layout.mesh):
         return run(step, train_state, layout.spread(batches, steps=steps))
-
-
-def primitives(jaxpr: Jaxpr) -> set[str]:
-    """The names of the operations of a program, those inside others too."""
-    names = {eqn.primitive.name for eqn in jaxpr.eqns}
-    return names.union(*(primitives(sub) for eqn in jaxpr.eqns for sub in jaxprs_in_params(eqn.params)))
 
 
 def _chunks(

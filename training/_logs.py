@@ -110,9 +110,9 @@ def csv_log(path: str | Path) -> Log:
     def write(row: Row) -> None:
         row = _plain(row)
         if not columns and path.exists():
-            columns.extend(_cut(path, row, _csv_rows, _csv_text))
+            columns.extend(_cut(path, row, csv_rows, _csv_text))
         if unknown := [name for name in row if name not in columns]:
-            held = list(_csv_rows(path)) if columns else []
+            held = list(csv_rows(path)) if columns else []
             columns.extend(unknown)
             _replace(path, _csv_text(held, columns))
         with path.open("a", encoding="utf-8", newline="") as lines:
@@ -200,13 +200,19 @@ def _plain(row: Row) -> dict[str, Any]:
 
 def _cut(path: Path, row: Row, read: Callable[[Path], Iterator[dict]], text: Callable[[list, list], str]) -> list[str]:
     """Leaves the whole rows of a file that come before a row, and returns the names of their columns."""
-    rows = [held for held in read(path) if float(held.get("step", -math.inf)) < row.get("step", math.inf)]
+    rows = [held for held in read(path) if _step_of(held) < row.get("step", math.inf)]
     columns = list(dict.fromkeys(name for held in rows for name in held))
     _replace(path, text(rows, columns))
     return columns
 
 
-def _csv_rows(path: Path) -> Iterator[dict[str, Any]]:
+def _step_of(held: dict[str, Any]) -> float:
+    """The step of a row of a file; one without, where other rows have one, came before all."""
+    return -math.inf if held.get("step") in (None, "") else float(held["step"])
+
+
+def csv_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The whole rows of a table; a line that a kill cut short is left out."""
     whole, _, _ = path.read_text(encoding="utf-8").rpartition("\n")
     yield from csv.DictReader(io.StringIO(whole))
 

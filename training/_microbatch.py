@@ -9,8 +9,8 @@ from jax import lax
 
 from .._call import recording
 from ._checks import check_count, path_of
+from ._convolutions import is_slow_in_loops
 from ._estimated import with_gradient
-from ._fit import primitives
 from ._returned import in_form, whole_form
 
 LossFn = Callable[..., Any]
@@ -60,7 +60,7 @@ def microbatch(loss_fn: LossFn, num_parts: int, *, has_aux: bool = False, statef
             return (state, jax.tree.map(lambda held, grad: held + grad, total, grads)), (loss, metrics)
 
         begin = state, jax.tree.map(lambda leaf: jnp.zeros_like(leaf, _wide(leaf)), params)
-        unroll = num_parts if _convolves(add, begin, (0, jax.tree.map(lambda leaf: leaf[0], parts))) else 1
+        unroll = num_parts if _is_slow_in_a_loop(add, begin, (0, jax.tree.map(lambda leaf: leaf[0], parts))) else 1
         (state, total), found = lax.scan(add, begin, (jnp.arange(num_parts), parts), unroll=unroll)
         loss, metrics = jax.tree.map(lambda leaf: jnp.mean(leaf, 0, dtype=_wide(leaf)).astype(_inexact(leaf)), found)
         return (loss, (state, metrics)), jax.tree.map(lambda leaf: leaf / num_parts, total)
@@ -83,11 +83,10 @@ def _in_parts(path: Any, leaf: Any, num_parts: int) -> Any:
     return jnp.swapaxes(jnp.reshape(leaf, (shape[0] // num_parts, num_parts, *shape[1:])), 0, 1)
 
 
-def _convolves(function: Callable[..., Any], *args: Any) -> bool:
-    """Whether XLA's CPU backend would be slow inside a loop: see `default_steps_per_call`."""
+def _is_slow_in_a_loop(function: Callable[..., Any], *args: Any) -> bool:
     if jax.default_backend() != "cpu":
         return False
-    return "conv_general_dilated" in primitives(jax.make_jaxpr(function)(*args).jaxpr)
+    return is_slow_in_loops(jax.make_jaxpr(function)(*args).jaxpr)
 
 
 def _wide(leaf: Any) -> Any:

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ._guarded import NotFiniteError, told_apart
 from ._progress import Progress
@@ -46,23 +47,35 @@ class Reports:
             self.make()
 
     def make(self) -> None:
-        """Makes a report of all steps since the last one.
+        """Makes a report of all steps since the last one; one that is cut short is made again.
 
         Raises:
           NotFiniteError: if a `guarded` step met NaN or infinity since then; it holds the last good train state.
+          ValueError: if `evaluate` returned what is no scalar.
         """
         run = self.run
         metrics, broken = told_apart(_means(run.seen))
-        row = {"step": run.step} | metrics | (self.evaluate(run.train_state) if self.evaluate else {})
-        run.seen.clear()
-        run.history.append(row)
+        found = self.evaluate(run.train_state) if self.evaluate else {}
+        row = {"step": run.step} | metrics | {name: _number(name, value) for name, value in found.items()}
         if self.shown:
             self.shown.report(row)
         if self.on_report:
             self.on_report(row, run.train_state)
+        run.seen.clear()
+        run.history.append(row)
         if broken:
             raise NotFiniteError(broken, jax.tree.map(jnp.copy, run.train_state))
 
 
 def _means(seen: list[dict[str, Any]]) -> Row:
     return {name: float(column.mean()) for name, column in columns(jax.device_get(seen)).items()}
+
+
+def _number(name: str, value: Any) -> Any:
+    """A metric as a checkpoint gives it back: a number of Python's."""
+    if np.shape(value) != ():
+        raise ValueError(
+            f"fit: expected evaluate to return scalars, got shape {np.shape(value)} for {name!r}. "
+            "Return its mean, or each number by a name of its own."
+        )
+    return value.item() if hasattr(value, "item") else value

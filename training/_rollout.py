@@ -12,7 +12,7 @@ from .._call import Call, Recorded, recording
 from ._automatic import in_automatic_axes, spec_of
 from ._checks import check_count
 from ._environment import environment_of, where
-from ._rollout_checks import check_action, check_arrays, check_same, check_scalars
+from ._rollout_checks import check_action, check_arrays, check_carry, check_one, check_pair, check_same, check_scalars
 from ._trajectory import RolloutState, Trajectory
 
 Policy = Callable[..., Any]
@@ -51,6 +51,7 @@ class Rollout(Recorded):
         start = RolloutState(obs, env_state, carry, true, zero, zero, zero, run_key, env_params)
         moved = jax.eval_shape(self._move, params, start, run_key)
         batch, dtype = moved.terminated.shape, jnp.promote_types(moved.reward.dtype, jnp.float32)
+        check_carry(self.name, carry, batch)
         return start._replace(
             first=jnp.ones(batch, bool), episode_return=jnp.zeros(batch, dtype), episode_length=jnp.zeros(batch, int)
         )
@@ -88,6 +89,7 @@ class Rollout(Recorded):
         carry = where(now.first, self.begin(params, now.obs), now.carry)
         carry, action, aux = self.act(params, carry, now.obs, act_key)
         env_params = self._params_of(now.env_params)
+        check_one(self.name, self.env.action_space(env_params), action)
         obs, env_state, reward, terminated, info = self.env.step_env(step_key, now.env_state, action, env_params)
         truncated = self.env.is_truncated(env_state, env_params)
         return _Moved(carry, action, aux, obs, env_state, reward, terminated, truncated, info)
@@ -146,10 +148,10 @@ def rollout(
       `(params, rollout_state) -> (rollout_state, Trajectory)`. It prints, compares, hashes and pickles as the call that
       made it.
     Raises:
-      TypeError: for no environment; when called, if a state, an observation or a carry is no pytree of arrays, or does
-        not keep its structure and dtypes.
-      ValueError: for counts below 1; when called, for actions that are none of the environment's action space, and
-        shapes that a step changes.
+      TypeError: for no environment; when called, if a state, an observation or a carry is no pytree of arrays, and if
+        the policy does not return a pair where it should.
+      ValueError: for counts below 1; when called, for actions that are none of the environment's action space, carries
+        without the batch axes, and what a step changes of structure, shapes and dtypes.
 
     >>> def reset_env(key, params):
     ...     return jnp.zeros(()), jnp.zeros(())
@@ -189,8 +191,8 @@ def _with_carry(policy: Policy, initial_carry: Any, has_aux: bool) -> Callable[.
         if initial_carry is None:
             given = policy(params, obs, key)
         else:
-            carry, given = policy(params, carry, obs, key)
-        action, aux = given if has_aux else (given, None)
+            carry, given = check_pair("(carry, action)", policy(params, carry, obs, key))
+        action, aux = check_pair("(action, aux) for has_aux", given) if has_aux else (given, None)
         return carry, action, aux
 
     return act

@@ -44,13 +44,50 @@ def check_action(name: str, space: Any, action: Any, batch: tuple[int, ...]) -> 
     """
     if getattr(space, "shape", None) is None:
         return
-    given = jax.tree.leaves(action)
-    wanted = (*batch, *space.shape)
-    if len(given) != 1 or given[0].shape != wanted:
-        shown = ", ".join(_words(leaf) for leaf in given) or "nothing"
-        raise ValueError(f"{name}: expected the policy to return an action {list(wanted)} of {space!r}, got {shown}")
-    if jnp.issubdtype(space.dtype, jnp.integer) and not jnp.issubdtype(given[0].dtype, jnp.integer):
-        raise ValueError(f"{name}: expected the policy to return integers of {space!r}, got {_words(given[0])}")
+    wanted = [*batch, *space.shape]
+    if list(action.shape) != wanted:
+        raise ValueError(f"{name}: expected the policy to return an action {wanted} of {space!r}, got {_words(action)}")
+    if jnp.issubdtype(space.dtype, jnp.integer) and not jnp.issubdtype(action.dtype, jnp.integer):
+        raise ValueError(f"{name}: expected the policy to return integers of {space!r}, got {_words(action)}")
+
+
+def check_one(name: str, space: Any, action: Any) -> None:
+    """Refuses several arrays, or one in a container, where the space is of one.
+
+    Raises:
+      ValueError: with what was given.
+    """
+    if getattr(space, "shape", None) is not None and not jax.tree_util.all_leaves([action]):
+        shown = jax.tree.map(_words, action)
+        raise ValueError(
+            f"{name}: expected the policy to return one array of {space!r}, got {shown}. For what it returns beside an "
+            "action there is has_aux=True."
+        )
+
+
+def check_pair(what: str, given: Any) -> Any:
+    """A pair, or an error.
+
+    Raises:
+      TypeError: naming what it is of.
+    """
+    if not isinstance(given, tuple | list) or len(given) != 2:
+        raise TypeError(f"rollout: expected the policy to return {what}, got {type(given).__name__}")
+    return given
+
+
+def check_carry(name: str, carry: Any, batch: tuple[int, ...]) -> None:
+    """Refuses carries that do not begin with the batch axes of the environment.
+
+    Raises:
+      ValueError: with the first path.
+    """
+    for path, leaf in jax.tree_util.tree_leaves_with_path({"carry": carry}):
+        if jnp.shape(leaf)[: len(batch)] != batch:
+            raise ValueError(
+                f"{name}: expected {path_of(path)} to begin with the axes of the environment, {list(batch)}, got "
+                f"{_words(leaf)}. Let initial_carry take them from the observation."
+            )
 
 
 def check_same(name: str, what: str, before: Any, after: Any, who: str) -> None:

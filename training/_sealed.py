@@ -11,8 +11,11 @@ SEAL = "SHA256SUMS"
 def seal(directory: Path) -> None:
     """Makes a directory whole: from here on it counts, and a change of any bit will be seen.
 
-    The list is one that `sha256sum -c SHA256SUMS` reads.
+    All of it is on the disk before. The list is one that `sha256sum -c SHA256SUMS` reads.
     """
+    for path in directory.rglob("*"):
+        _settle(path)
+    _settle(directory)
     write_whole(directory / SEAL, _listed(_sums(directory)))
     _settle(directory.parent)
 
@@ -59,10 +62,10 @@ def write_whole(path: Path, data: bytes) -> None:
     _settle(path.parent)
 
 
-def _settle(directory: Path) -> None:
-    """Has the names in a directory written to the disk, where directories can be opened."""
+def _settle(path: Path) -> None:
+    """Has a file, or the names in a directory, written to the disk, where it can be opened for that."""
     try:
-        handle = os.open(directory, os.O_RDONLY)
+        handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     except OSError:
         return
     try:

@@ -30,7 +30,7 @@ class ShardingRules:
     Raises:
       TypeError: for a spec that is none.
       ValueError: when used, for a pattern that matches no path, a parameter that no pattern matches, an axis that the
-        mesh or the parameter does not have, or one that cannot be divided.
+        mesh or the parameter does not have or that comes twice, or one that cannot be divided.
 
     >>> from jax.sharding import PartitionSpec as P
     >>> rules = ShardingRules({"**/w": P(None, "model"), "**": P()})

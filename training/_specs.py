@@ -71,6 +71,12 @@ def _check_fits(path: str, shape: tuple[int, ...], spec: Any, mesh: Mesh) -> Non
             f"ShardingRules: expected a spec of at most {len(shape)} axes for {path!r} {list(shape)}, got {spec}. "
             "Name its path before the pattern that matches it."
         )
+    named = [axis for axes in spec if axes is not None for axis in as_axes(axes)]
+    if len(set(named)) < len(named):
+        raise ValueError(
+            f"ShardingRules: expected each axis of the mesh once for {path!r}, got {spec}. "
+            "Spread one axis of the parameter over it."
+        )
     for place, axes in enumerate(spec):
         parts = check_axes(repr(path), as_axes(axes), mesh) if axes is not None else 1
         if shape[place] % parts:
@@ -82,7 +88,7 @@ def _check_fits(path: str, shape: tuple[int, ...], spec: Any, mesh: Mesh) -> Non
 
 def as_axes(axes: Axes) -> tuple[str, ...]:
     """A mesh's axes as a tuple."""
-    return (axes,) if isinstance(axes, str) else tuple(axes)
+    return tuple(axes) if isinstance(axes, tuple) else (axes,)
 
 
 def check_axes(place: str, axes: tuple[str, ...], mesh: Mesh) -> int:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ._checks import check_count
-from ._fit import primitives
+from ._convolutions import convolves
 
 Run = Callable[[dict[str, jax.Array], jax.Array], tuple[Any, dict[str, jax.Array]]]
 
@@ -29,7 +29,14 @@ class Sweep(NamedTuple):
     metrics: dict[str, jax.Array]
 
     def member(self, index: int | jax.Array) -> "Sweep":
-        """One member: the same three things, without the axis of members."""
+        """One member: the same three things, without the axis of members.
+
+        Raises:
+          ValueError: for a place that there is not.
+        """
+        num = len(self.values["seed"])
+        if isinstance(index, int) and not -num <= index < num:
+            raise ValueError(f"member: expected index to be in [{-num}, {num - 1}], got {index}.")
         return jax.tree.map(lambda leaf: jnp.asarray(leaf)[index], self)
 
     def best(self, metric: str, mode: Literal["min", "max"] = "min") -> "Sweep":
@@ -149,7 +156,7 @@ def _members_at_once(run: Run, table: dict[str, jax.Array]) -> int:
         return len(table["seed"])
     first = jax.tree.map(lambda column: jax.ShapeDtypeStruct((), column.dtype), table)
     traced = jax.make_jaxpr(functools.partial(_member, run))(first)
-    return 1 if "conv_general_dilated" in primitives(traced.jaxpr) else len(table["seed"])
+    return 1 if convolves(traced.jaxpr) else len(table["seed"])
 
 
 def _table(over: Mapping[str, Sequence[float] | jax.Array], seeds: int | Sequence[int]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 from .._programs import evaluated
+from ..nets._conv import convolution
 
 _CALLS = frozenset({"closed_call", "core_call", "jit", "pjit"})
 _MOVES = frozenset({"convert_element_type", "copy", "copy_p", "expand_dims", "reshape", "squeeze", "transpose"})
@@ -99,12 +100,22 @@ def inexact(variable: Any) -> bool:
 def _opened(jaxpr: Jaxpr, consts: Sequence[Any], args: Sequence[Any]) -> list[Any]:
     values = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *args), strict=True))
     for eqn in jaxpr.eqns:
-        if eqn.primitive.name in _CALLS:
-            body, given = eqn.params["jaxpr"], [read(values, variable) for variable in eqn.invars]
+        body = _body(eqn)
+        if body is not None:
+            given = [read(values, variable) for variable in eqn.invars]
             values.update(zip(eqn.outvars, _opened(body.jaxpr, body.consts, given), strict=True))
         else:
             run(jaxpr, eqn, values)
     return [read(values, variable) for variable in jaxpr.outvars]
+
+
+def _body(eqn: Any) -> ClosedJaxpr | None:
+    """The program of a call; a convolution of `nets` is one, since its derivative is that of its program."""
+    if eqn.primitive.name in _CALLS:
+        return eqn.params["jaxpr"]
+    body = eqn.params["call_jaxpr"] if eqn.primitive.name == "custom_jvp_call" else None
+    named = body is not None and getattr(body.jaxpr.debug_info, "func_name", "") == convolution.__name__
+    return body if named and "conv_general_dilated" in {each.primitive.name for each in body.jaxpr.eqns} else None
 
 
 def _variables(places: Sequence[Any]) -> set[Any]:

@@ -76,6 +76,23 @@ def test_runs_of_different_kinds_are_compared_by_what_they_have(renga):
     ]
 
 
+def test_a_run_is_named_by_its_directory_from_within_too(renga, monkeypatch):
+    for name in "ab":
+        csv_run(Path(name), f"seed = {'ab'.index(name)}\n", "step,loss\n1,2.0\n")
+    monkeypatch.chdir("a")
+    assert renga("compare", ".", "../b").out.splitlines()[:2] == ["config  a  b", "seed    0  1"]
+
+
+def test_a_row_that_a_kill_cut_short_is_left_out(renga):
+    csv_run(Path("a"), "seed = 0\n", "step,loss\n10,2.0\n20,1.5\n30,0.")
+    csv_run(Path("b"), "seed = 1\n", "step,loss\n10,3.0\n20,2.5\n")
+    assert renga("compare", "a", "b").out.splitlines()[3:6] == [
+        "last  a    b",
+        "step  20   20",
+        "loss  1.5  2.5",
+    ]
+
+
 def test_configs_that_do_not_differ_are_said_to_be_the_same(renga):
     for name in "ab":
         csv_run(Path(name), "seed = 0\n", "step,loss\n1,2.0\n")
@@ -100,6 +117,14 @@ def test_without_the_extra_an_export_names_it(finished, renga, monkeypatch):
     answer = renga("export", str(finished / "slow"), "net.safetensors")
     assert answer.code == 2
     assert answer.err == "renga: net.safetensors: safetensors is not installed: pip install 'renga[convert]'\n"
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="there is no directory here that nobody can write to")
+def test_a_file_that_cannot_be_written_is_refused(finished, renga):
+    answer = renga("export", str(finished / "slow"), "/proc/slow.safetensors")
+    assert answer.code == 2
+    assert answer.err.startswith("renga: /proc/slow.safetensors: expected a file that can be written, got '")
+    assert answer.err.count("\n") == 1
 
 
 def test_completion_knows_every_command_option_and_config():
@@ -134,12 +159,14 @@ def test_what_a_shell_reads_names_them_too(shell, renga):
         (["sweep", "gan_grid", "--se"], ["--set", "--seeds"]),
         (["completion", "z"], ["zsh"]),
         (["evaluate", "here"], ["here.toml"]),
+        (["evaluate", "the"], ["the run"]),
     ],
 )
 def test_bash_completes(words, found, renga, tmp_path):
     (tmp_path / "here.toml").touch()
+    (tmp_path / "the run").mkdir()
     script = renga("completion", "bash").out
     line = " ".join(f"'{word}'" for word in ["renga", *words])
     script += f'COMP_WORDS=({line}); COMP_CWORD={len(words)}; _renga; printf "%s\\n" "${{COMPREPLY[@]}}"\n'
     done = subprocess.run(["bash", "--norc"], input=script, text=True, capture_output=True, check=True)
-    assert done.stdout.split() == found
+    assert done.stdout.splitlines() == found

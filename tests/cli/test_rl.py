@@ -11,13 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from renga import training
+from renga import optim, training
 from renga.training import cli, rl
 from renga.training.cli._agent import Feedforward, Recurrent
 from renga.training.cli._config import load, override
 from renga.training.cli._learner import Seen, nothing_seen, seen_after
 from renga.training.cli._ppo import Kept, Ppo
 from renga.training.cli._rl import RlExperiment
+from renga.training.cli._rl_run import ANIMATION, REPORT, TEST, key_for, said_of
 
 from .test_run import arrays, names, rows, setting
 
@@ -109,6 +110,50 @@ def test_an_environment_of_gymnax_is_played(renga):
     assert answer.out.splitlines()[-1].endswith(" s")
 
 
+def test_actions_in_a_box_of_gymnax_go_from_minus_1_to_1_and_are_clipped():
+    env = read("ppo_cart_pole", 'env={name="gymnax", id="Reacher-misc"}').env.build()
+    low, high = np.array(env.action_space().low), np.array(env.action_space().high)
+    assert (low.tolist(), high.tolist()) == ([-1.0, -1.0], [1.0, 1.0])
+    _, state = env.reset(jax.random.key(0))
+    most, beyond = (env.step(jax.random.key(1), state, jnp.full(2, size))[0] for size in (1.0, 5.0))
+    np.testing.assert_array_equal(most, beyond)
+
+
+def test_no_episode_of_a_test_begins_as_one_of_training():
+    experiment = read("ppo_cart_pole", "learner.num_envs=4")
+    env, learner = experiment.build()
+    seen = [learner.begin(jax.random.key(experiment.seed)).state["rollout"].obs]
+    for use in (REPORT, TEST, ANIMATION):
+        collect = training.rollout(rl.vectorize(env, 20), lambda params, obs, key: jnp.zeros(20, int), 1)
+        seen.append(collect.init(key_for(experiment, use), None).obs)
+    begun = np.concatenate(seen)
+    assert len(np.unique(begun, axis=0)) == len(begun) == 64
+
+
+def test_advantages_are_standardized_far_from_zero():
+    ppo, agent = Ppo(clip_values=False), Feedforward(sizes=(4,)).agent(rl.cart_pole())
+    obs, action = jax.random.normal(jax.random.key(0), (64, 4)), jnp.arange(64) % 2
+    params = agent.init(jax.random.key(1), obs[0])
+    policy, value = agent.unroll(params, (), obs, None)
+    spread = jax.random.normal(jax.random.key(2), (64,))
+
+    kept = {"obs": obs, "first": jnp.zeros(64, bool), "action": action, "value": value, "target": value}
+    kept |= {"log_prob": policy.log_prob(action)}
+
+    def gradient(advantage: jax.Array) -> jax.Array:
+        grads = jax.grad(lambda params: ppo.loss(agent, params, (kept | {"advantage": advantage}, ()))[0])(params)
+        return jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(grads)])
+
+    np.testing.assert_allclose(gradient(1024 + spread / 8), gradient(spread), rtol=2e-2, atol=2e-6)
+
+
+def test_an_episode_that_a_test_cuts_short_is_said_to_be():
+    found = rl.Episodes(jnp.array([1.0, 3.0]), jnp.array([4, 5]), jnp.array([True, False]))
+    assert said_of(found) == "mean return 2 (standard deviation 1) of 2 episodes, 1 of them cut short"
+    whole = found._replace(ended=jnp.array([True, True]))
+    assert said_of(whole) == "mean return 2 (standard deviation 1) of 2 episodes"
+
+
 def test_advantages_with_memory_are_judged_by_the_memory_of_that_moment():
     env, ppo = rl.recall(3, 2), Ppo(num_envs=2, num_steps=6)
     agent = Recurrent(size=5).agent(env)
@@ -168,6 +213,23 @@ def test_the_target_network_is_a_copy_now_and_then_and_nothing_is_learnt_before_
     assert [same(params[0], each) for each in params[1:]] == [True, True, False, False, False]
     assert [same(targets[0], each) for each in targets] == [True, True, True, False, False]
     assert same(targets[3], params[4])
+
+
+@pytest.mark.parametrize("name", ["dqn_cart_pole", "ppo_cart_pole"])
+def test_schedules_last_for_all_moves_of_a_run(name: str):
+    rate = '{ name = "linear_schedule", init_value = 1.0, end_value = 0.0 }'
+    experiment = read(name, f'optim={{name="chain", links=[{{name="sgd", learning_rate={rate}}}]}}')
+    _, learner = experiment.build()
+    step, train_state = jax.jit(learner.step), learner.begin(jax.random.key(0))
+    for _ in range(experiment.train.num_updates):
+        train_state, _ = step(train_state, None)
+    assert experiment.chain == optim.chain(optim.sgd(optim.linear_schedule(1.0, 0.0, _count(train_state))))
+
+
+def _count(train_state: training.TrainState) -> int:
+    """How many steps the optimizer has made."""
+    (count,) = jax.tree.leaves(train_state.opt_state)
+    return int(count)
 
 
 @pytest.mark.parametrize("net", [Feedforward(sizes=(4,)), Recurrent(size=4)])

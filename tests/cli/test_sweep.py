@@ -183,3 +183,29 @@ def test_a_sweep_that_is_stopped_keeps_what_has_ended(renga, monkeypatch):
     answer = renga("sweep", "digits_sgd", *words)
     assert (answer.code, answer.err) == (130, "\nrenga: stopped. out holds sweep.csv, sweep.toml\n")
     assert [row["optim.rho"] for row in table(Path("out"))] == ["0.0"]
+
+
+def test_runs_that_report_other_metrics_stand_in_one_table(renga):
+    settings = ["train={num_updates=2, report_every=1}", "test={num_episodes=2, num_reported=1}", "net.sizes=[4]"]
+    words = setting(*settings, 'learner={name="ppo", num_envs=2}')
+    answer = renga("sweep", "ppo_cart_pole", "--over", "learner.name=ppo,dqn", "--out", "out", *words)
+    assert (answer.code, answer.err) == (0, "")
+    first, second = table(Path("out"))
+    assert (first["learner.name"], second["learner.name"]) == ("ppo", "dqn")
+    assert [bool(row["entropy"]) for row in (first, second)] == [True, False]
+    assert [bool(row["epsilon"]) for row in (first, second)] == [False, True]
+
+
+def test_a_full_disk_leaves_the_table_of_what_had_ended(tmp_path, monkeypatch):
+    def ended(loss: float) -> _sweep_run.Ended:
+        return _sweep_run.Ended(programs("digits_sgd", settings=MLP)[0].members[0], {"test_loss": loss}, {1: loss})
+
+    def full(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    _sweep_run._save([ended(0.5)], tmp_path / "sweep.csv")
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        _sweep_run._save([ended(0.5), ended(0.25)], tmp_path / "sweep.csv")
+    assert [row["test_loss"] for row in table(tmp_path)] == ["0.5"]
+    assert [path.name for path in tmp_path.iterdir()] == ["sweep.csv"]

@@ -316,6 +316,27 @@ def test_a_full_disk_loses_nothing_good_and_says_so(tmp_path: Path, monkeypatch:
     assert checkpoints.restore({"at": np.array(0)})["at"] == 30
 
 
+def test_all_of_it_is_on_the_disk_before_it_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    synced, seal, sync = set[int](), _sealed.write_whole, os.fsync
+    unsynced: list[str] = []
+
+    def fsync(handle: int) -> None:
+        synced.add(os.fstat(handle).st_ino)
+        sync(handle)
+
+    def write_whole(path: Path, data: bytes) -> None:
+        if path.name == _sealed.SEAL:
+            held = [path.parent, *path.parent.rglob("*")]
+            unsynced.extend(str(each) for each in held if each.stat().st_ino not in synced)
+        seal(path, data)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(_sealed, "write_whole", write_whole)
+    saved(tmp_path, 10)
+    assert synced
+    assert unsynced == []
+
+
 def test_another_network_is_refused_path_by_path(tmp_path: Path):
     checkpoints = training.Checkpoints(tmp_path)
     other = {"w": np.zeros((2, 4)), "b": np.zeros(3, np.float16), "scale": jax.random.key(0)}
@@ -357,6 +378,18 @@ def test_a_step_that_is_none_is_refused(tmp_path: Path):
     message = "Checkpoints.save: expected step to be an integer of at least 0, got -1"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         training.Checkpoints(tmp_path).save(-1, PLAIN)
+
+
+def test_a_step_before_the_last_one_is_refused_since_it_would_not_be_kept(tmp_path: Path):
+    checkpoints = saved(tmp_path, 10, keep=1)
+    checkpoints.save(20, {"at": np.array(20)})
+    message = (
+        f"Checkpoints.save: expected a step of at least 20, the last in {tmp_path}, got 10. "
+        "Give a run that goes back a directory of its own."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        checkpoints.save(10, {"at": np.array(10)})
+    assert checkpoints.steps == (20,)
 
 
 def test_a_step_that_was_not_saved_is_refused_with_those_that_were(tmp_path: Path):

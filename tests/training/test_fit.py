@@ -263,21 +263,29 @@ def test_without_progress_nothing_is_printed(capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().out == ""
 
 
-CONVS: dict[str, nets.Net] = {
-    "plain": nets.conv(2, 3),
-    "under scan": nets.repeat(nets.conv(2, 3), 2),
-    "under vmap and jit": nets.ensemble(nets.serial(jax.jit(jnp.tanh), nets.conv(2, 3)), 2),
+GROUPED = {
+    "plain": nets.conv(2, 3, groups=2),
+    "under scan": nets.repeat(nets.depthwise_conv(3), 2),
+    "under vmap and jit": nets.ensemble(nets.serial(jax.jit(jnp.tanh), nets.conv(2, 3, groups=2)), 2),
 }
 
 
-@pytest.mark.parametrize("net", CONVS.values(), ids=CONVS.keys())
-def test_a_step_that_convolves_goes_alone_on_a_cpu(net: nets.Net, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("net", GROUPED.values(), ids=GROUPED.keys())
+def test_a_step_that_convolves_in_groups_goes_alone_on_a_cpu(net: nets.Net, monkeypatch: pytest.MonkeyPatch):
     images, tx = jnp.ones((1, 4, 4, 2)), optim.sgd(0.1)
     step = training.step(lambda params, batch, key: jnp.mean(net.apply(params, batch) ** 2), tx)
     train_state = training.init(net.init(jax.random.key(0), images), tx)
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
     assert default_steps_per_call(step, train_state, images) == 1
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert default_steps_per_call(step, train_state, images) == 10
+
+
+@pytest.mark.parametrize("net", [nets.conv(2, 3), nets.conv_transpose(2, 3, stride=2)])
+def test_a_step_whose_convolutions_are_fast_in_loops_goes_with_nine_more(net: nets.Net):
+    images, tx = jnp.ones((1, 4, 4, 2)), optim.sgd(0.1)
+    step = training.step(lambda params, batch, key: jnp.mean(net.apply(params, batch) ** 2), tx)
+    train_state = training.init(net.init(jax.random.key(0), images), tx)
     assert default_steps_per_call(step, train_state, images) == 10
 
 
@@ -313,3 +321,18 @@ def test_a_metric_that_is_no_scalar_is_refused(steps_per_call: int):
         training.fit(
             step, train_state, np.ones((2, 4), np.float32), num_steps=2, steps_per_call=steps_per_call, progress=False
         )
+
+
+def test_what_evaluate_returns_is_a_number_in_the_history_whatever_it_was():
+    _, history = count(2, num_steps=2, evaluate=lambda state: {"a": jnp.float32(0.5), "b": np.int64(3), "c": 1})
+    assert history == [{"step": 2, "mean": 0.5, "a": 0.5, "b": 3, "c": 1}]
+    assert [type(history[0][name]) for name in "abc"] == [float, int, int]
+
+
+def test_what_evaluate_returns_is_refused_if_it_is_no_scalar():
+    message = (
+        "fit: expected evaluate to return scalars, got shape (3,) for 'losses'. "
+        "Return its mean, or each number by a name of its own."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        count(2, num_steps=2, evaluate=lambda state: {"losses": np.ones(3)})

@@ -103,6 +103,15 @@ def test_a_file_left_empty_or_without_steps_is_gone_on_with(tmp_path):
         assert [int(row["loss"]) for row in read(tmp_path / name)] == [1, 2]
 
 
+def test_rows_without_a_step_stay_where_a_run_is_taken_up(tmp_path):
+    rows = [{"step": 10, "loss": 2}, {"share": 3}, {"step": 20, "loss": 4}]
+    for name, make, read in (("rows.csv", csv_log, table), ("rows.jsonl", json_log, lines)):
+        for row in [*rows, rows[2]]:
+            make(tmp_path / name).write(row)
+        found = [{key: int(value) for key, value in row.items() if value != ""} for row in read(tmp_path / name)]
+        assert found == rows
+
+
 def test_fit_reports_to_a_log_and_a_run_in_two_parts_leaves_the_file_of_one(tmp_path):
     tx = optim.sgd(0.1)
     step = training.step(lambda w, x, key: jnp.mean((w - x) ** 2), tx)

@@ -207,6 +207,25 @@ def test_a_player_that_breaks_stops_a_run_that_is_taken_up_as_it_stops_another(t
     assert_same(found.value.train_state, expected.value.train_state)
 
 
+def test_a_report_that_was_not_told_to_its_end_is_told_again(tmp_path: Path, interruptible: None):
+    told, answered = [], []
+
+    def on_report(row: dict[str, float], train_state: training.TrainState) -> None:
+        if row["step"] == 30 and not answered:
+            answered.append(row["step"])
+            signal.raise_signal(signal.SIGTERM)
+        told.append(row | {"again": test_score(train_state)["test_loss"]})
+
+    with pytest.raises(SystemExit):
+        fit(checkpoints=training.Checkpoints(tmp_path), on_report=on_report)
+    assert training.Checkpoints(tmp_path).steps == (30,)
+    train_state, history = fit(checkpoints=training.Checkpoints(tmp_path), on_report=on_report)
+    expected, rows = fit()
+    assert_same(train_state, expected)
+    assert history == rows
+    assert told == [row | {"again": row["test_loss"]} for row in rows]
+
+
 def test_the_best_is_judged_by_reports(tmp_path: Path):
     checkpoints = training.Checkpoints(tmp_path, keep=1, best=("test_loss", "min"))
     _, history = fit(checkpoints=checkpoints, checkpoint_every=5, steps_per_call=5)

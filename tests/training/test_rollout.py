@@ -12,6 +12,7 @@ import pytest
 from jax.test_util import check_grads
 
 from renga import nets, training
+from renga.training import rl
 
 from ..optim.trees import assert_close, assert_same
 
@@ -304,6 +305,41 @@ def test_floats_where_actions_are_counted_are_refused():
     error = "expected the policy to return integers of ShapeDtypeStruct(shape=(), dtype=int32), got float32[]"
     with pytest.raises(ValueError, match=f"^rollout of Environment: {re.escape(error)}$"):
         collect(None, collect.init(KEY, None))
+
+
+def test_what_a_policy_returns_beside_an_action_without_saying_so_is_refused():
+    collect = training.rollout(rl.cart_pole(), lambda params, obs, key: (jnp.array(0), {"value": obs[0]}), 3)
+    expected = (
+        "rollout of cart_pole(): expected the policy to return one array of Discrete(2), got ('int32[]', {'value': "
+        "'float32[]'}). For what it returns beside an action there is has_aux=True."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(expected)}"):
+        collect.init(KEY, None)
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [({"has_aux": True}, "(action, aux) for has_aux"), ({"initial_carry": lambda params, obs: ()}, "(carry, action)")],
+)
+def test_a_policy_that_does_not_return_a_pair_where_it_should_is_refused(options: dict[str, Any], what: str):
+    collect = training.rollout(rl.cart_pole(), lambda *_: np.array(0), 3, **options)
+    with pytest.raises(TypeError, match=f"^rollout: expected the policy to return {re.escape(what)}, got ndarray"):
+        collect.init(KEY, None)
+
+
+@pytest.mark.parametrize("shape", [(), (2,), (2, 3)])
+def test_a_carry_without_the_axes_of_the_environment_is_refused(shape: tuple[int, ...]):
+    def act(params: Any, carry: Any, obs: jax.Array, key: jax.Array) -> Any:
+        return carry, jnp.zeros(3, int)
+
+    env = rl.vectorize(rl.cart_pole(), 3)
+    collect = training.rollout(env, act, 3, initial_carry=lambda params, obs: {"h": jnp.zeros(shape)})
+    expected = (
+        "rollout of vectorize(cart_pole(), 3): expected carry/h to begin with the axes of the environment, [3], got "
+        f"float32{list(shape)}. Let initial_carry take them from the observation."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(expected)}$"):
+        collect.init(KEY, None)
 
 
 def test_a_state_that_is_no_pytree_is_refused_by_path():

@@ -166,6 +166,23 @@ def test_an_axis_that_the_mesh_does_not_have_is_refused():
     refused(message.format("'head/b'"), PARAMS, training.fully_sharded(axes="modle"))
 
 
+def test_an_axis_of_the_mesh_that_comes_twice_is_refused_by_its_path():
+    message = (
+        "ShardingRules: expected each axis of the mesh once for 'tail/w', got {}. "
+        "Spread one axis of the parameter over it."
+    )
+    for spec in (P("data", "data"), P(("data", "data"))):
+        refused(message.format(spec), PARAMS, training.data_parallel({"tail/w": spec}))
+
+
+def test_an_axis_that_is_left_open_is_refused():
+    message = (
+        "ShardingRules: expected axes of the mesh, ('data', 'model'), for 'tail/w', got UNCONSTRAINED. "
+        "Name axes that the mesh has, or make a mesh with this one."
+    )
+    refused(message, PARAMS, training.data_parallel({"tail/w": P(None, P.UNCONSTRAINED)}))
+
+
 def test_what_is_no_spec_is_refused():
     message = (
         "ShardingRules: expected a PartitionSpec for '**/w', got 'model'. Write PartitionSpec(None, 'model'), say."

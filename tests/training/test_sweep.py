@@ -249,3 +249,12 @@ def test_a_run_that_returns_something_else_is_refused(run, given):
 def test_a_metric_that_cannot_be_compared_is_refused(swept, ask, message):
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         ask(swept)
+
+
+def test_a_member_that_there_is_not_is_refused():
+    found = sweep(quadratic, {"x": [1.0, 2.0, 3.0]})
+    assert found.member(-1).values["x"] == 3
+    for index in (3, -4):
+        message = f"member: expected index to be in [-3, 2], got {index}."
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+            found.member(index)

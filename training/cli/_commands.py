@@ -9,6 +9,7 @@ import shlex
 from pathlib import Path
 
 from ... import nets
+from .._compile_times import compile_times
 from ._compare import compare as compare_runs
 from ._config import ConfigError, load, nearest, override
 from ._directory import Opened, config_of, new_run, next_directory, old_run
@@ -22,14 +23,14 @@ def train(options: argparse.Namespace) -> None:
     """Trains as a config says."""
     path, experiment = _read(options)
     directory = options.out or next_directory(Path("runs"), path.stem)
-    _carry_out(experiment, directory, path.stem, functools.partial(new_run, every=options.checkpoint_every))
+    _carry_out(experiment, directory, path.stem, new_run, options)
 
 
 def resume(options: argparse.Namespace) -> None:
     """Goes on with a run."""
     config, title = config_of(options.run)
     experiment = read_experiment(load(config))
-    _carry_out(experiment, options.run, title, functools.partial(old_run, every=options.checkpoint_every))
+    _carry_out(experiment, options.run, title, old_run, options)
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -87,8 +88,16 @@ def configs() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.toml"))}
 
 
-def _carry_out(experiment: AnyExperiment, directory: Path, title: str, opened: Opened) -> None:
-    kind_of(experiment).train(experiment, directory, title, opened=opened)
+def _carry_out(
+    experiment: AnyExperiment, directory: Path, title: str, opened: Opened, options: argparse.Namespace
+) -> None:
+    opened = functools.partial(opened, every=options.checkpoint_every)
+    with compile_times() as times:
+        try:
+            kind_of(experiment).train(experiment, directory, title, opened=opened)
+        finally:
+            if options.profile:
+                print(times)
 
 
 def _read(options: argparse.Namespace) -> tuple[Path, AnyExperiment]:

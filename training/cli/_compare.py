@@ -1,12 +1,12 @@
 """`renga compare`: runs beside each other, by what their configs and their metrics say."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .._logs import csv_rows
 from ._config import ConfigError, load, shown
 from ._directory import config_of
 from ._run import load_plots
@@ -42,7 +42,7 @@ def compare(directories: Sequence[Path], picture: Path) -> str:
 
 def _names(directories: Sequence[Path]) -> dict[str, Path]:
     """Short names of runs where those differ, else their paths."""
-    short = [path.name for path in directories]
+    short = [path.name or path.resolve().name for path in directories]  # that of "." is empty
     found = dict(zip(short if len(set(short)) == len(short) else map(str, directories), directories, strict=True))
     if len(found) < len(directories):
         raise ConfigError(f"compare: expected different runs, got {', '.join(map(str, directories))}")
@@ -62,8 +62,7 @@ def _flat(tables: Mapping[str, Any], where: str = "") -> dict[str, str]:
 def _series(name: str, directory: Path) -> Series:
     """By run, or by run and method, metrics over steps: means over seeds where a table has several."""
     try:
-        with (directory / "metrics.csv").open(encoding="utf-8", newline="") as lines:
-            rows = list(csv.DictReader(lines))
+        rows = list(csv_rows(directory / "metrics.csv"))
     except OSError:
         rows = []
     if not rows:

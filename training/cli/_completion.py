@@ -77,6 +77,7 @@ _renga() {{
   fi
   COMPREPLY=($(compgen -W "$words" -- "$current"))
   if [ "$files" -eq 1 ]; then
+    local IFS=$'\n'
     COMPREPLY+=($(compgen -f -- "$current"))
   fi
 }}

@@ -15,6 +15,7 @@ import numpy as np
 from .._checkpoints import Checkpoints
 from .._keeping import HALF_A_MINUTE
 from .._logs import Log, csv_log, json_log, logs
+from .._sealed import write_whole
 from .._stored import load_orbax
 from ._config import ConfigError, write
 
@@ -67,17 +68,11 @@ class RunDirectory:
     def save_params(self, params: Any, state: Any) -> None:
         """Leaves the parameters as `params.npz`, arrays by path, and state under `state/`.
 
-        The file is whole at every moment.
+        The file is whole at every moment, after a loss of power too.
         """
         held = io.BytesIO()
         np.savez(held, allow_pickle=False, **by_path(params), **by_path({"state": state}))
-        temporary = self.path / "params.npz.part"
-        try:
-            temporary.write_bytes(held.getvalue())
-            os.replace(temporary, self.path / "params.npz")
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
+        write_whole(self.path / "params.npz", held.getvalue())
 
     def lock(self) -> None:
         """Keeps other processes from this run, as long as this one lives.

@@ -52,7 +52,9 @@ class Dqn:
     last_epsilon: Proper = 0.05
     exploration: Annotated[float, Range(0, 1, open_low=True)] = 0.5
 
-    moves = 1
+    def num_moves(self, num_updates: int) -> int:
+        """Steps of the optimizer in so many updates, the first of which only fill the buffer."""
+        return max(num_updates - -(-self.learning_starts // self.num_envs), 1)
 
     def check(self, env: Environment, net: Any) -> None:
         """Refuses what it cannot learn.

@@ -67,17 +67,19 @@ def _run(parser: Any) -> None:
 def _train(parser: Any) -> None:
     _config(parser)
     parser.add_argument("--out", type=Path, help="run directory (runs/NAME unless given)")
-    _checkpoints(parser)
+    _of_runs(parser)
 
 
 def _resume(parser: Any) -> None:
     _run(parser)
-    _checkpoints(parser)
+    _of_runs(parser)
 
 
-def _checkpoints(parser: Any) -> None:
+def _of_runs(parser: Any) -> None:
     help_text = f"time between two checkpoints ({HALF_A_MINUTE.seconds} unless given); no result depends on it"
     parser.add_argument("--checkpoint-every", type=_seconds, default=HALF_A_MINUTE, metavar="SECONDS", help=help_text)
+    help_text = "say at the end what tracing, lowering and compiling took, by program"
+    parser.add_argument("--profile", action="store_true", help=help_text)
 
 
 def _sweep(parser: Any) -> None:

@@ -67,10 +67,9 @@ class Ppo:
     entropy: Weight = 0.01
     value: Weight = 0.5
 
-    @property
-    def moves(self) -> int:
-        """Steps of the optimizer an update."""
-        return self.num_epochs * self.num_minibatches
+    def num_moves(self, num_updates: int) -> int:
+        """Steps of the optimizer in so many updates."""
+        return num_updates * self.num_epochs * self.num_minibatches
 
     def check(self, env: Environment, net: Feedforward | Recurrent) -> None:
         """Refuses minibatches of unequal size.
@@ -158,7 +157,9 @@ class Ppo:
         data, carry = batch
         policy, value = agent.unroll(params, carry, data["obs"], data["first"])
         ratio = jnp.exp(policy.log_prob(data["action"]) - data["log_prob"])
-        advantage = jax.nn.standardize(data["advantage"], axis=None, epsilon=1e-8)
+        advantage = data["advantage"]
+        # The variance that `standardize` would take itself loses all digits where the mean is large.
+        advantage = jax.nn.standardize(advantage, axis=None, variance=jnp.var(advantage), epsilon=1e-8)
         gain = jnp.minimum(ratio * advantage, jnp.clip(ratio, 1 - self.clip, 1 + self.clip) * advantage)
         error = (value - data["target"]) ** 2
         if self.clip_values:

@@ -70,7 +70,7 @@ class Recall:
 
 @dataclasses.dataclass(frozen=True)
 class Gymnax:
-    """An environment of gymnax; observations are made flat.
+    """An environment of gymnax; observations are made flat, and actions in a box go from -1 to 1, beyond that clipped.
 
     Attributes:
       id: as gymnax names it, such as "Acrobot-v1".
@@ -96,7 +96,8 @@ class Gymnax:
             hint = f"Did you mean {guess}?" if guess else f"Known are {', '.join(gymnax.registered_envs)}."
             raise ConfigError(f'env.id: expected an environment of gymnax, got "{self.id}". {hint}')
         env, _ = gymnax.make(self.id)
-        return rl.transform_observations(environment_of("renga", env), _flat)
+        flat = rl.transform_observations(environment_of("renga", env), _flat)
+        return rl.clip_actions(rl.scale_actions(flat)) if hasattr(flat.action_space(), "low") else flat
 
 
 def _flat(obs: Any) -> jax.Array:
@@ -163,7 +164,7 @@ class RlExperiment:
     @property
     def chain(self) -> Link:
         """The chain of the learner."""
-        return chain_from(self.optim, self.train.num_updates * self.learner.moves)
+        return chain_from(self.optim, self.learner.num_moves(self.train.num_updates))
 
     def build(self) -> tuple[Environment, Learner]:
         """The environment, and the learner in it."""

@@ -21,6 +21,9 @@ from ._loaded import load_params
 from ._rl import RlExperiment
 from ._run import check_finite, load_plots, rows_of
 
+# What a key is split into is what folding in 0, 1 and so on gives: these stay clear of what a learner begins with.
+REPORT, TEST, ANIMATION = 10, 11, 12
+
 
 def rl_train(experiment: RlExperiment, directory: Path, title: str, *, opened: Opened = new_run) -> rl.Episodes:
     """Trains as a config says, and leaves a run directory.
@@ -55,7 +58,7 @@ def _train(experiment: RlExperiment, run: RunDirectory, *, plots: Any, title: st
     tested = tester(experiment, env, learner, experiment.test.num_reported)
 
     def test(train_state: TrainState) -> dict[str, float]:
-        return {"test_return": float(jnp.mean(tested(train_state.params, jax.random.key(experiment.seed)).returns))}
+        return {"test_return": float(jnp.mean(tested(train_state.params, key_for(experiment, REPORT)).returns))}
 
     def keep(row: dict[str, float], train_state: TrainState) -> None:
         run.log(row)
@@ -87,14 +90,20 @@ def tester(experiment: RlExperiment, env: Environment, learner: Learner, num_epi
 
 def evaluated(experiment: RlExperiment, env: Environment, learner: Learner, params: Any) -> rl.Episodes:
     """The episodes of the test."""
-    key = jax.random.fold_in(jax.random.key(experiment.seed), 1)
-    return tester(experiment, env, learner, experiment.test.num_episodes)(params, key)
+    return tester(experiment, env, learner, experiment.test.num_episodes)(params, key_for(experiment, TEST))
+
+
+def key_for(experiment: RlExperiment, use: int) -> jax.Array:
+    """A key of its own for each use beside training."""
+    return jax.random.fold_in(jax.random.key(experiment.seed), use)
 
 
 def said_of(found: rl.Episodes) -> str:
     """How good the agent is."""
     mean, spread = float(jnp.mean(found.returns)), float(jnp.std(found.returns))
-    return f"mean return {mean:.4g} (standard deviation {spread:.3g}) of {len(found.returns)} episodes"
+    num_cut = int(jnp.sum(~found.ended))
+    cut = f", {num_cut} of them cut short" if num_cut else ""
+    return f"mean return {mean:.4g} (standard deviation {spread:.3g}) of {len(found.returns)} episodes{cut}"
 
 
 def rl_evaluate(experiment: RlExperiment, directory: Path) -> str:
@@ -130,7 +139,7 @@ def _animate(experiment: RlExperiment, env: Environment, learner: Learner, param
     if experiment.env.name not in _rl_plots.PICTURES:
         return ""
     collect = rollout(env, learner.act, experiment.env.max_steps, initial_carry=learner.initial_carry)
-    key = jax.random.fold_in(jax.random.key(experiment.seed), 2)
+    key = key_for(experiment, ANIMATION)
     _, seen = jax.jit(lambda params: collect(params, collect.init(key, params)))(params)
     length = int(np.argmax(np.append(np.asarray(seen.ended), True))) + 1
     obs, actions = (np.asarray(each)[:length] for each in (seen.obs, seen.action))

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from .._convolutions import convolves
 from .._ensemble import ensemble
-from .._fit import primitives
 from .._state import TrainState
 from ._config import ConfigError, Described, override, shown, toml_value, write_value
 from ._kinds import kind_of, read_experiment
@@ -76,8 +76,8 @@ class Program:
         if jax.default_backend() != "cpu":
             return len(self.members)
         train_state, batch = self._shapes()
-        found = primitives(jax.make_jaxpr(self.step_one)(train_state, batch).jaxpr)
-        return 1 if "conv_general_dilated" in found else len(self.members)
+        found = convolves(jax.make_jaxpr(self.step_one)(train_state, batch).jaxpr)
+        return 1 if found else len(self.members)
 
     def is_traceable(self) -> bool:
         """Whether a step can be made where what is traced is an argument."""

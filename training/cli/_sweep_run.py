@@ -1,6 +1,7 @@
 """A sweep under way: its programs one after another, then a table, a picture, and what to print of them."""
 
 import csv
+import io
 import math
 import shlex
 import time
@@ -14,6 +15,7 @@ import numpy as np
 from .._fit import fit
 from .._interrupts import check_interrupts, deferred_interrupts
 from .._progress import Progress
+from .._sealed import write_whole
 from ._compare import columns
 from ._config import ConfigError, shown, write, write_value
 from ._run import load_plots
@@ -214,7 +216,9 @@ def _contents(path: Path) -> str:
 
 
 def _save(ended: Sequence[Ended], path: Path) -> None:
-    with path.open("w", encoding="utf-8", newline="") as rows:
-        writer = csv.DictWriter(rows, list(ended[0].row), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(each.row for each in ended)
+    """Writes the table, whole at every moment; where programs report different metrics, cells are empty."""
+    rows, text = [each.row for each in ended], io.StringIO()
+    writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_whole(path, text.getvalue().encode())

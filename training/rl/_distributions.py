@@ -115,7 +115,7 @@ def categorical(logits: ArrayLike, mask: ArrayLike | None = None) -> Categorical
     """A distribution over some actions.
 
     Args:
-      logits: `[batch..., actions]`.
+      logits: `[batch..., actions]`; one of minus infinity is that of an illegal action.
       mask: which actions are legal, Booleans that broadcast to the logits. The others are never drawn; their log
         probability is the least number there is, and no derivative comes through them. Without any legal action, all
         are as likely.
@@ -134,12 +134,14 @@ def categorical(logits: ArrayLike, mask: ArrayLike | None = None) -> Categorical
     logits = _at_least_float32(logits)
     if not logits.ndim:
         raise ValueError("categorical: expected logits [..., actions], got shape ().")
+    least = jnp.finfo(logits.dtype).min
+    logits = jnp.maximum(logits, least)
     if mask is None:
         return Categorical(jax.nn.log_softmax(logits))
     if jnp.result_type(mask) != jnp.bool_:
         raise TypeError(f"categorical: expected mask as Booleans, got {jnp.result_type(mask)}.")
     _check_broadcasts("categorical", "mask", mask, "logits", logits)
-    return Categorical(jax.nn.log_softmax(jnp.where(mask, logits, jnp.finfo(logits.dtype).min)))
+    return Categorical(jax.nn.log_softmax(jnp.where(mask, logits, least)))
 
 
 def normal(mean: ArrayLike, scale: ArrayLike) -> Normal:

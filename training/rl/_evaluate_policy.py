@@ -42,7 +42,7 @@ def evaluate_policy(
     other.
 
     Args:
-      env: one environment.
+      env: one environment; not one on the host, which cannot be mapped over.
       policy: as for `training.rollout`; it sees `num_episodes` observations at once.
       num_episodes: how many environments.
       num_steps: the most that an episode takes, such as the limit of its time.

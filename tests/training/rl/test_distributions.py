@@ -66,6 +66,21 @@ def test_illegal_actions_have_no_probability_no_entropy_and_no_derivative():
     np.testing.assert_allclose(nothing.entropy(), np.log(5), rtol=1e-6)
 
 
+def test_logits_of_minus_infinity_are_illegal_actions():
+    logits = jnp.where(MASK, jnp.asarray(LOGITS, jnp.float32), -jnp.inf)
+    policy, masked = rl.categorical(logits), rl.categorical(LOGITS, MASK)
+    np.testing.assert_allclose(policy.entropy(), masked.entropy(), rtol=1e-6)
+    np.testing.assert_allclose(policy.log_prob(jnp.array([2, 0, 3])), masked.log_prob(jnp.array([2, 0, 3])), rtol=1e-6)
+
+    def terms(policy: rl.Categorical) -> jax.Array:
+        return jnp.sum(policy.entropy() + policy.log_prob(jnp.array([0, 1, 3])))
+
+    slopes = jax.jit(jax.grad(lambda logits: terms(rl.categorical(logits))))(logits)
+    wanted = jax.grad(lambda logits: terms(rl.categorical(logits, MASK)))(jnp.asarray(LOGITS, jnp.float32))
+    np.testing.assert_allclose(slopes, wanted, rtol=1e-5, atol=1e-6)
+    assert rl.categorical(jnp.array([0.0, 1.0, -jnp.inf]), jnp.array([True, False, True])).entropy() == 0
+
+
 def test_a_normal_has_the_density_and_the_entropy_of_its_axes_together():
     policy, action = rl.normal(MEAN, SCALE), np.random.default_rng(2).normal(size=(4, 2))
     np.testing.assert_allclose(policy.log_prob(action), stats.norm.logpdf(action, MEAN, SCALE).sum(-1), rtol=1e-5)
