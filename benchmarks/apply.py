@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from runner import Round, main
+from runner import Promise, Round, comparison, main
 
 from renga import nets
 
@@ -98,6 +98,13 @@ def equinox() -> Round:
     return calls(eqx.filter_jit(lambda model, x: jax.vmap(model)(x)), model, X)
 
 
+@comparison(
+    "apply",
+    f"a jitted call of an MLP of {DEPTH} layers",
+    "plain JAX, dict params",
+    num_rounds=15,
+    promises=[Promise("renga", "plain JAX, dict params", 1.1)],
+)
 def cases() -> dict[str, Round]:
     """Every case whose library is installed."""
     found = {"plain JAX, dict params": plain(), "renga": renga()}
@@ -113,4 +120,4 @@ def cases() -> dict[str, Round]:
 
 
 if __name__ == "__main__":
-    main(f"a jitted call of an MLP of {DEPTH} layers, microseconds", cases, "plain JAX, dict params", num_rounds=15)
+    main()

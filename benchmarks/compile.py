@@ -1,22 +1,21 @@
 """How long the gradient of a deep network takes to trace, lower and compile, from empty caches.
 
-One of: mlp, 40 residual blocks of width 64, unrolled and scanned; transformer, a language model of 4 to 64 blocks.
+One of: compile-mlp, 40 residual blocks of width 64, unrolled and scanned; compile-transformer, a language model of 4 to
+64 blocks.
 
     pip install -e '.[bench]'
-    python benchmarks/compile.py mlp
+    python benchmarks/compile.py compile-mlp
 
 Initial parameters are made beforehand. A round clears JAX's caches, so nothing is left over from the case before.
 """
 
-import argparse
 import importlib.util
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from runner import Round, main
+from runner import Promise, Round, comparison, main
 
 from renga import nets
 
@@ -123,6 +122,13 @@ def equinox() -> Round:
     return compiling(lambda params: jnp.mean(jax.vmap(eqx.combine(params, static))(X) ** 2), params)
 
 
+@comparison(
+    "compile-mlp",
+    f"trace, lower and compile a gradient: {DEPTH} residual blocks",
+    "renga, repeat",
+    num_rounds=3,
+    promises=[Promise("renga, repeat", "renga, serial", 1 / 8)],
+)
 def mlp() -> Mapping[str, Round]:
     """Forty blocks, as a loop and as a scan, in every library that is installed."""
     cases = {
@@ -147,6 +153,13 @@ def mlp() -> Mapping[str, Round]:
     return cases
 
 
+@comparison(
+    "compile-transformer",
+    "trace, lower and compile a gradient: a transformer",
+    "renga, 4 blocks",
+    num_rounds=3,
+    promises=[Promise("renga, 64 blocks", "renga, 4 blocks", 2)],
+)
 def transformer() -> Mapping[str, Round]:
     """Language models of three depths."""
     depths = {depth: nets.transformer(100, 64, num_layers=depth, num_heads=4) for depth in (4, 16, 64)}
@@ -154,12 +167,4 @@ def transformer() -> Mapping[str, Round]:
 
 
 if __name__ == "__main__":
-    title = "trace, lower and compile a gradient, microseconds"
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("network", choices=["mlp", "transformer"])
-    which = parser.parse_known_args()[0].network
-    sys.argv.remove(which)
-    if which == "mlp":
-        main(f"{title}: {DEPTH} residual blocks", mlp, "renga, repeat", num_rounds=3)
-    else:
-        main(f"{title}: a transformer", transformer, "renga, 4 blocks", num_rounds=3)
+    main()

@@ -4,29 +4,30 @@ Two convolutions of 32 and 64 features, each with relu and a max pool, then 512 
 """
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from runner import Round, apart
+from runner import Promise, Round, Work, apart, comparison, main
 from steps import cross_entropy, equinox_step, jax_step, torch_step
 
-from renga import nets
+from renga import nets, training
 
 BATCH = 64
 IMAGES = jax.random.normal(jax.random.key(0), (BATCH, 32, 32, 3))
 LABELS = jnp.arange(BATCH) % 10
 
 
-def renga() -> Round:
-    """The parts of `nets`."""
+def renga(options: Mapping[str, str] | None = None) -> Round:
+    """The parts of `nets`, in a `jax.jit` with or without options."""
     pool = nets.max_pool(2)
     net = nets.serial(
         nets.conv(32, 3), jax.nn.relu, pool, nets.conv(64, 3), jax.nn.relu, pool, nets.flatten(), nets.mlp(512, 10)
     )
     params = net.init(jax.random.key(0), IMAGES)
-    return jax_step(lambda params, x, y: cross_entropy(net.apply(params, x), y), params, IMAGES, LABELS)
+    loss = lambda params, x, y: cross_entropy(net.apply(params, x), y)  # noqa: E731
+    return jax_step(loss, params, IMAGES, LABELS, options=options)
 
 
 def haiku() -> Round:
@@ -97,7 +98,7 @@ def torch(*, compiled: bool, channels_last: bool = False) -> Round:
 
 def cases() -> dict[str, Round]:
     """Every case whose library is installed."""
-    found = {"renga": renga()}
+    found = {"renga": renga(), "renga, compiler_options": renga(training.compiler_options())}
     peers: dict[str, tuple[str, Callable[[], Round]]] = {
         "haiku": ("Haiku", haiku),
         "flax": ("Flax linen", flax),
@@ -111,3 +112,22 @@ def cases() -> dict[str, Round]:
         found["torch, eager, channels last"] = apart(torch, compiled=False, channels_last=True)
         found["torch, compiled"] = apart(torch, compiled=True)
     return found
+
+
+_JAX_PEERS = ("Haiku", "Flax linen", "Equinox")
+_FIRST, _REST = 32 * 32 * 27 * 32, 16 * 16 * 288 * 64 + 4096 * 512 + 512 * 10  # multiplications forward, of an image
+
+comparison(
+    "conv",
+    "a train step of a convolutional network",
+    "renga",
+    promises=[
+        Promise("renga, compiler_options", "torch, eager, channels last", 1),
+        Promise("renga, compiler_options", _JAX_PEERS, 0.4),
+        Promise("renga", _JAX_PEERS, 0.65),
+    ],
+    work=Work(flops=BATCH * (4 * _FIRST + 6 * _REST)),
+)(cases)
+
+if __name__ == "__main__":
+    main()

@@ -1,37 +1,25 @@
 """Jacobians, Hessians, their products, neural tangent kernels: in renga, by JAX's own functions, in torch.func.
 
-One of the cases of torch.func's tutorials, tanh of a linear layer unless it says otherwise:
-
-    square       Jacobian, 16 outputs of 16 inputs
-    tall         Jacobian, 2048 outputs of 32 inputs
-    wide         Jacobian, 32 outputs of 2048 inputs
-    batch        Jacobians of 33 outputs of 31 inputs, for each of 64 examples
-    hessian      Hessian of 32 outputs of 256 inputs
-    hvp          Hessian-vector product of a sum of sines of 2048 numbers
-    ntk          neural tangent kernel, 20 inputs by 5, of an MLP 784-128-128-10
-    ntk-scalar   the same of an MLP with one output
-    ntk-conv     the same of a small convolutional network on 16x16 images, without torch
+The cases of torch.func's tutorials, of the tanh of a linear layer where nothing else is said.
 
     pip install -e '.[bench]'
-    python benchmarks/curvature.py tall
+    python benchmarks/curvature.py jacobian-tall    # or one of those that --help lists
 
 Beside renga's choice of a mode stand both. Torch is eager: torch.func as its tutorials write it, on one thread, which
 is faster for small calls, and on all.
 """
 
-import argparse
 import functools
 import importlib.util
 import itertools
 import os
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from runner import Round, apart, main
+from runner import Promise, Round, apart, comparison, main
 
 from renga import nets, training
 
@@ -166,9 +154,25 @@ def cases(kind: str) -> Mapping[str, Round]:
     return found
 
 
+TITLES = {
+    "square": "Jacobian, 16 outputs of 16 inputs",
+    "tall": "Jacobian, 2048 outputs of 32 inputs",
+    "wide": "Jacobian, 32 outputs of 2048 inputs",
+    "batch": "Jacobians, 33 outputs of 31 inputs, of 64 examples",
+    "hessian": "Hessian, 32 outputs of 256 inputs",
+    "hvp": "Hessian-vector product of a sum of sines of 2048 numbers",
+    "ntk": "neural tangent kernel, 20 inputs by 5, of an MLP 784-128-128-10",
+    "ntk-scalar": "neural tangent kernel, 20 inputs by 5, of an MLP 784-128-128-1",
+    "ntk-conv": "neural tangent kernel, 20 inputs by 5, of a small convolutional network on 16x16 images",
+}
+
+for _kind, _title in TITLES.items():
+    comparison(
+        f"jacobian-{_kind}" if _title.startswith("Jacobian") else _kind,
+        _title,
+        "renga",
+        promises=() if _kind == "ntk-conv" else [Promise("renga", ("torch.func", "torch.func, 1 thread"), 1)],
+    )(functools.partial(cases, _kind))
+
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("kind", choices=[*SIZES, "hvp", "ntk", "ntk-scalar", "ntk-conv"])
-    kind = parser.parse_known_args()[0].kind
-    sys.argv.remove(kind)
-    main(f"curvature: {kind}, microseconds", functools.partial(cases, kind), "renga", num_rounds=9)
+    main()

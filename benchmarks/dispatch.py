@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from runner import Round, main
+from runner import Promise, Round, apart, comparison, main
 
 from renga import nets, optim, training
 
@@ -162,6 +162,13 @@ def torch_step() -> Round:
     return run
 
 
+@comparison(
+    "dispatch",
+    "a train step of an 8-16-1 MLP in a Python loop",
+    "plain JAX, dict params",
+    num_rounds=25,
+    promises=[Promise("renga", "plain JAX, dict params", 1.1)],
+)
 def cases() -> dict[str, Round]:
     """Every case whose library is installed."""
     tx = optax.adam(1e-3)
@@ -175,7 +182,7 @@ def cases() -> dict[str, Round]:
         "haiku": ("Haiku", lambda: haiku_step(tx)),
         "flax": ("Flax linen, TrainState", lambda: flax_step(tx)),
         "equinox": ("Equinox, filter_jit", lambda: equinox_step(tx)),
-        "torch": ("torch, fused Adam", torch_step),
+        "torch": ("torch, fused Adam", lambda: apart(torch_step)),
     }
     for module, (name, make) in peers.items():
         if importlib.util.find_spec(module):
@@ -184,4 +191,4 @@ def cases() -> dict[str, Round]:
 
 
 if __name__ == "__main__":
-    main("a train step of an 8-16-1 MLP in a Python loop, microseconds", cases, "plain JAX, dict params")
+    main()

@@ -1,12 +1,12 @@
 """Ten MLPs 784-128-128-10 as an ensemble, batch 64: forward pass, or train step by SGD with momentum.
 
     pip install -e '.[bench]'
-    python benchmarks/ensemble.py forward own       # each member its own batch
-    python benchmarks/ensemble.py forward shared    # one batch for all
-    python benchmarks/ensemble.py step own
-    python benchmarks/ensemble.py step shared
-    python benchmarks/ensemble.py conv own          # a train step of five small convolutional networks, without torch
-    python benchmarks/ensemble.py conv shared
+    python benchmarks/ensemble.py ensemble-forward-own       # each member its own batch
+    python benchmarks/ensemble.py ensemble-forward-shared    # one batch for all
+    python benchmarks/ensemble.py ensemble-step-own
+    python benchmarks/ensemble.py ensemble-step-shared
+    python benchmarks/ensemble.py ensemble-conv-own          # steps of five convolutional networks, without torch
+    python benchmarks/ensemble.py ensemble-conv-shared
 
 The baseline is ten calls of one compiled function. Beside renga's choice stand the ways that it chooses from: `vmap`,
 with a shared batch as it is (`in_axes=None`) or repeated for each member; all members in one program; a scan over them.
@@ -14,18 +14,16 @@ Torch: torch.func's tutorial, `stack_module_state` and `vmap`, and a loop over m
 momentum written on the stacked arrays, on one thread and on all.
 """
 
-import argparse
 import functools
 import importlib.util
 import itertools
 import os
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from runner import Round, apart, main
+from runner import Promise, Round, apart, comparison, main
 
 from renga import nets, optim, training
 
@@ -189,13 +187,15 @@ def cases(kind: str, batches: str) -> Mapping[str, Round]:
     return found
 
 
+for _kind, _batches in itertools.product(NUM_CALLS, ("own", "shared")):
+    _loop = "5 calls" if _kind == "conv" else "10 calls"
+    _peers = tuple(f"torch.func, vmap, {threads}" for threads in ("1 thread", "all threads"))
+    comparison(
+        f"ensemble-{_kind}-{_batches}",
+        f"an ensemble: {_kind}, {_batches} batch{'es' * (_batches == 'own')}",
+        _loop,
+        promises=() if _kind == "conv" else [Promise("renga", _peers, 0.7), Promise("renga", _loop, 1)],
+    )(functools.partial(cases, _kind, _batches))
+
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("kind", choices=NUM_CALLS)
-    parser.add_argument("batches", choices=["own", "shared"])
-    which = parser.parse_known_args()[0]
-    for word in (which.kind, which.batches):
-        sys.argv.remove(word)
-    title = f"an ensemble: {which.kind}, {which.batches} batches, microseconds"
-    baseline = "5 calls" if which.kind == "conv" else "10 calls"
-    main(title, functools.partial(cases, which.kind, which.batches), baseline, num_rounds=9)
+    main()

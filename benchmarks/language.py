@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from runner import Round, apart
+from runner import Promise, Round, Work, apart, comparison, main
 from steps import cross_entropy, equinox_step, jax_step, torch_step
 
 from renga import nets
@@ -164,3 +164,17 @@ def cases() -> dict[str, Round]:
         found["torch, eager"] = apart(torch, compiled=False)
         found["torch, compiled"] = apart(torch, compiled=True)
     return found
+
+
+_OF_TOKEN = LAYERS * (12 * WIDTH**2 + 2 * LENGTH * WIDTH) + VOCABULARY * WIDTH  # multiplications forward
+
+comparison(
+    "transformer",
+    "a train step of a language model",
+    "renga",
+    promises=[Promise("renga", ("Haiku", "Flax linen", "Equinox", "torch, eager", "torch, compiled"), 1)],
+    work=Work(flops=6 * BATCH * LENGTH * _OF_TOKEN),
+)(cases)
+
+if __name__ == "__main__":
+    main()

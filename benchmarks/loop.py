@@ -9,11 +9,9 @@ the same steps.
     python benchmarks/loop.py scan
 """
 
-import argparse
 import functools
 import importlib.util
 import itertools
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -23,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
-from runner import Round, apart, main
+from runner import Promise, Round, comparison, main
 
 from renga import nets, optim, training
 
@@ -121,6 +119,17 @@ def nnx_step() -> Round:
     return run
 
 
+@comparison(
+    "calls",
+    "a train step of an 8-16-1 MLP, one or several a call",
+    "plain JAX, dict params",
+    num_rounds=25,
+    promises=[
+        Promise("renga, fit, 1 a call", "plain JAX, dict params", 1.1),
+        Promise("renga, fit, 10 a call", "plain JAX, dict params", 0.5),
+        Promise("renga, fit, 100 a call", "plain JAX, dict params", 0.5),
+    ],
+)
 def calls() -> Mapping[str, Round]:
     """The smallest of steps."""
     ours = dispatch.SIZES, dispatch.BATCH, dispatch.NUM_STEPS
@@ -131,11 +140,16 @@ def calls() -> Mapping[str, Round]:
     found["scan by hand, all in one call"] = in_one_call(*ours, by_hand=True)
     if importlib.util.find_spec("flax"):
         found["Flax NNX, nnx.jit"] = nnx_step()
-    if importlib.util.find_spec("torch"):
-        found["torch, fused Adam"] = apart(dispatch.torch_step)
     return found
 
 
+@comparison(
+    "scan",
+    "a train step of a 784-512-512-10 MLP inside a loop",
+    "scan by hand",
+    num_rounds=25,
+    promises=[Promise("renga, loop", "scan by hand", 1.03)],
+)
 def scan() -> Mapping[str, Round]:
     """Steps that have something to do."""
     x, y = np.random.default_rng(0).normal(size=(2, BATCH, WIDTHS[0])).astype(np.float32)
@@ -151,10 +165,4 @@ def scan() -> Mapping[str, Round]:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("what", choices=("calls", "scan"))
-    options, sys.argv[1:] = parser.parse_known_args()
-    if options.what == "calls":
-        main("a train step of an 8-16-1 MLP, microseconds", calls, "plain JAX, dict params")
-    else:
-        main("a train step of a 784-512-512-10 MLP, microseconds", scan, "scan by hand")
+    main()

@@ -1,19 +1,17 @@
 """One meta-iteration of MAML: the second-order gradient of 25 tasks of sinusoids, ten shots each, and a step of Adam.
 
     pip install -e '.[bench]'
-    python benchmarks/maml.py 1      # one inner step
-    python benchmarks/maml.py 5      # five
+    python benchmarks/maml.py maml-1      # one inner step
+    python benchmarks/maml.py maml-5      # five
 
 The network is 1-40-40-1 with ReLU. "JAX by hand" is what one would write without a library; everything else in JAX
 does the same mathematics in another form. Torch's libraries run in a process each. learn2learn and higher are no longer
 kept: they stand in the table where they are installed.
 """
 
-import argparse
 import functools
 import importlib.util
 import itertools
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -21,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from runner import Round, apart, main
+from runner import Promise, Round, apart, comparison, main
 
 from renga import nets, optim, training
 
@@ -257,9 +255,14 @@ def cases(inner_steps: int) -> Mapping[str, Round]:
     return found
 
 
+for _steps in (1, 5):
+    comparison(
+        f"maml-{_steps}",
+        f"one meta-iteration of MAML, {_steps} inner step{'s' * (_steps > 1)}",
+        "JAX by hand",
+        num_rounds=15,
+        promises=[Promise("renga", "JAX by hand", 1.05)],
+    )(functools.partial(cases, _steps))
+
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("inner_steps", type=int, nargs="?", default=1)
-    which, sys.argv[1:] = parser.parse_known_args()
-    title = f"one meta-iteration of MAML, {which.inner_steps} inner step(s), microseconds"
-    main(title, functools.partial(cases, which.inner_steps), "JAX by hand", num_rounds=15)
+    main()

@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from runner import Round, apart, main
+from runner import Round, apart, comparison, main
 
 from renga import nets, optim, training
 
@@ -74,6 +74,14 @@ def case(name: str, *, kept: bool) -> Round:
     return run
 
 
+@comparison(
+    "memory",
+    "train steps with large temporary arrays",
+    f"{next(iter(NETS))}, given back",
+    num_rounds=15,
+    ours="*, kept",
+    backends=["cpu"],
+)
 def cases() -> dict[str, Round]:
     """Each with memory given back, and kept."""
     return {
@@ -84,5 +92,4 @@ def cases() -> dict[str, Round]:
 
 
 if __name__ == "__main__":
-    first, *_ = NETS
-    main("train steps with large temporary arrays, microseconds", cases, f"{first}, given back", num_rounds=15)
+    main()

@@ -1,31 +1,31 @@
 """What an update costs: of many small leaves, to compile and to make, and of one large one.
 
-One of: compile, trace, lower and compile an Adam step of 3,000 leaves of 100 numbers; many, that step; large, a step of
-one leaf of 10 million numbers, and a copy of as many bytes; wrappers, steps of 10 leaves of a million.
+One of: adam-compile, trace, lower and compile an Adam step of 3,000 leaves of 100 numbers; adam-many, that step;
+adam-large, a step of one leaf of 10 million numbers, and a copy of as many bytes; wrappers, steps of 10 leaves of a
+million.
 
     pip install -e '.[bench]'
-    python benchmarks/optim.py compile
+    python benchmarks/optim.py adam-compile
 
 An Adam step moves 28 bytes a parameter: it reads parameter, gradient and two moments, and writes all but the gradient.
 The copy is of an array so large that it moves as many bytes; so its ratio over a step's is the share of the machine's
 bandwidth that the step has.
 """
 
-import argparse
-import sys
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from runner import Round, main
+from runner import Promise, Round, Work, comparison, main
 
 from renga import optim
 from renga.optim import clip_by_global_norm, grouped
 
 NUM_LEAVES, LEAF_SIZE, LARGE = 3000, 100, 10_000_000
 ADAM_BYTES, COPY_BYTES = 28, 8  # of a number
+ADAM = Work(bytes=ADAM_BYTES * LARGE)
 Params = dict[str, jax.Array]
 
 
@@ -97,6 +97,13 @@ def copying(num_steps: int = 10) -> Round:
     return run
 
 
+@comparison(
+    "adam-compile",
+    "trace, lower and compile Adam of 3,000 leaves",
+    "Optax",
+    num_rounds=2,
+    promises=[Promise("renga, grouped", "Optax", 1 / 3)],
+)
 def many_leaves_compile() -> Mapping[str, Round]:
     """Adam of many small leaves, compiled."""
     params = small_leaves()
@@ -106,6 +113,13 @@ def many_leaves_compile() -> Mapping[str, Round]:
     }
 
 
+@comparison(
+    "adam-many",
+    "an Adam step of 3,000 leaves",
+    "Optax",
+    promises=[Promise("renga, grouped", "Optax", 1)],
+    work=Work(bytes=ADAM_BYTES * NUM_LEAVES * LEAF_SIZE),
+)
 def many_leaves() -> Mapping[str, Round]:
     """Adam of many small leaves, stepped."""
     params = small_leaves()
@@ -115,6 +129,13 @@ def many_leaves() -> Mapping[str, Round]:
     }
 
 
+@comparison(
+    "adam-large",
+    "an Adam step of 10M parameters in one leaf",
+    "Optax",
+    promises=[Promise("renga, adam", "Optax", 1.05)],
+    work=dict.fromkeys(("renga, adam", "renga, grouped", "Optax", "copy of as many bytes"), ADAM),
+)
 def large_leaf() -> Mapping[str, Round]:
     """Adam of one large leaf."""
     params = one_leaf()
@@ -127,6 +148,14 @@ def large_leaf() -> Mapping[str, Round]:
     }
 
 
+@comparison(
+    "wrappers",
+    "a step of 10M parameters in ten leaves",
+    "adamw",
+    num_rounds=5,
+    ours="renga, *",
+    work={"adamw": ADAM},
+)
 def wrappers() -> Mapping[str, Round]:
     """What wraps AdamW, ours and Optax's."""
     params, adamw = million_each(), optim.adamw(1e-3)
@@ -143,18 +172,5 @@ def wrappers() -> Mapping[str, Round]:
     return {name: stepping(tx, params) for name, tx in txs.items()}
 
 
-CASES = {
-    "compile": ("trace, lower and compile Adam of 3,000 leaves, microseconds", many_leaves_compile, "Optax", 2),
-    "many": ("an Adam step of 3,000 leaves, microseconds", many_leaves, "Optax", 9),
-    "large": ("an Adam step of 10M parameters in one leaf, microseconds", large_leaf, "Optax", 9),
-    "wrappers": ("a step of 10M parameters in ten leaves, microseconds", wrappers, "adamw", 5),
-}
-
-
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("which", choices=CASES)
-    which = parser.parse_known_args()[0].which
-    sys.argv.remove(which)
-    title, cases, baseline, num_rounds = CASES[which]
-    main(title, cases, baseline, num_rounds)
+    main()

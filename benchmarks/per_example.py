@@ -1,24 +1,23 @@
 """Gradients of every example of a batch of 64, their norms, and the sum of the clipped ones.
 
     pip install -e '.[bench]'
-    python benchmarks/per_example.py mlp      # 784-256-256-10
-    python benchmarks/per_example.py cnn      # two convolutions of 3 x 3, 32 and 64 channels, and two linear layers
+    python benchmarks/per_example.py per-example-mlp    # 784-256-256-10
+    python benchmarks/per_example.py per-example-cnn    # two convolutions of 32 and 64 channels, two linear layers
 
 Beside ours stand the gradient of the batch, `jax.vmap` of `jax.grad`, torch.func, and Opacus with its hooks and its
 ghost clipping. Gradients take most of their time for fresh memory, 69 MB for the MLP and 307 MB for the other: writing
 zeros there takes as long. Under `jax.jit` with `donate_argnums` it can be that of the step before, "memory reused".
 """
 
-import argparse
+import functools
 import importlib.util
 import itertools
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from runner import Round, apart, main
+from runner import Promise, Round, apart, comparison, main
 
 from renga import nets, training
 
@@ -206,10 +205,23 @@ def cases(which: str) -> Mapping[str, Round]:
     return found
 
 
+comparison(
+    "per-example-mlp",
+    f"every example of a batch of {BATCH}: an MLP 784-256-256-10",
+    "renga, gradient of the batch",
+    promises=[
+        Promise("renga, gradients", "torch.func, gradients", 0.35),
+        Promise("renga, norms", "Opacus ghost, norms", 0.35),
+        Promise("renga, clipped sum", "Opacus ghost, clipped sum", 0.6),
+        Promise("renga, clipped sum", "renga, gradient of the batch", 2),
+    ],
+)(functools.partial(cases, "mlp"))
+comparison(
+    "per-example-cnn",
+    f"every example of a batch of {BATCH}: a small convolutional network",
+    "renga, gradient of the batch",
+    promises=[Promise("renga, clipped sum", "renga, gradient of the batch", 1.5)],
+)(functools.partial(cases, "cnn"))
+
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("which", choices=NETS)
-    which = parser.parse_known_args()[0].which
-    sys.argv.remove(which)
-    title = f"every example of a batch of {BATCH}: {which}, microseconds"
-    main(title, lambda: cases(which), "renga, gradient of the batch", num_rounds=9)
+    main()

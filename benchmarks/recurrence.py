@@ -1,11 +1,11 @@
 """Forward and backward pass of a recurrent layer, the gradient of the mean square of its outputs.
 
     pip install -e '.[bench]'
-    python benchmarks/recurrence.py lstm big      # batch 64, 128 steps, 128 features, 256 units
-    python benchmarks/recurrence.py lstm char     # batch 32, 64 steps, 128 features, 128 units
-    python benchmarks/recurrence.py gru big
-    python benchmarks/recurrence.py gru char
-    python benchmarks/recurrence.py linear big    # h = a h + b
+    python benchmarks/recurrence.py lstm             # batch 64, 128 steps, 128 features, 256 units
+    python benchmarks/recurrence.py lstm-small       # batch 32, 64 steps, 128 features, 128 units
+    python benchmarks/recurrence.py lstm-one-core    # on one of the machine's cores
+    python benchmarks/recurrence.py gru              # -small, -one-core
+    python benchmarks/recurrence.py linear           # h = a h + b; or linear-small
 
 Beside the peers stand the choices that `rnn` makes and what it could have done instead: weight gradients in every
 step of the backward scan ("plain autodiff"), the input projection before the scan ("hoisted projection", to be set
@@ -13,16 +13,15 @@ against plain autodiff), several steps compiled as one ("unrolled by 4"). All se
 wants time first, transposes them. Torch is eager: its compiler leaves recurrent layers as they are.
 """
 
-import argparse
 import functools
 import importlib.util
-import sys
+import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from runner import Round, apart, main
+from runner import Promise, Round, Work, apart, comparison, main
 
 from renga import nets
 from renga.nets._linear_recurrence import associative, linear_scan, sequential
@@ -181,13 +180,36 @@ def linear_cases(size: str) -> Mapping[str, Round]:
     return {name: passes(lambda ab, scan=scan: scan(*ab), (a, b), num) for name, scan in scans.items()}
 
 
+_JAX_PEERS = ("Flax linen", "Flax linen, optimised", "Haiku", "Equinox")
+
+
+def _work(gates: int, size: str) -> Work:
+    batch, steps, features, units = SIZES[size]
+    # Forward, the kernels' gradients, and those of hidden states; the inputs have none.
+    return Work(flops=2 * batch * steps * gates * units * (2 * features + 3 * units))
+
+
+for _cell, (_size, _suffix) in itertools.product(("lstm", "gru"), (("big", ""), ("char", "-small"))):
+    _title = f"a recurrent layer, forward and backward: {_cell}, {_size}"
+    comparison(
+        f"{_cell}{_suffix}",
+        _title,
+        "renga",
+        promises=[Promise("renga", _JAX_PEERS, 1 / 1.15), Promise("renga", "torch, eager", 1.1)],
+        work=_work({"lstm": 4, "gru": 3}[_cell], _size),
+    )(functools.partial(cases, _cell, _size))
+    comparison(
+        f"{_cell}{_suffix}-one-core",
+        f"{_title}, one core",
+        "renga",
+        promises=[Promise("renga", (*_JAX_PEERS, "torch, eager"), 1)],
+        backends=["cpu"],
+        num_cores=1,
+    )(functools.partial(cases, _cell, _size))
+
+for _size, _suffix in (("big", ""), ("char", "-small")):
+    _title = f"a linear recurrence, forward and backward: {_size}"
+    comparison(f"linear{_suffix}", _title, "renga")(functools.partial(linear_cases, _size))
+
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("cell", choices=["lstm", "gru", "linear"])
-    parser.add_argument("size", choices=SIZES)
-    which = parser.parse_known_args()[0]
-    for word in (which.cell, which.size):
-        sys.argv.remove(word)
-    make = functools.partial(linear_cases, which.size) if which.cell == "linear" else None
-    title = f"a recurrent layer, forward and backward: {which.cell}, {which.size}, microseconds"
-    main(title, make or functools.partial(cases, which.cell, which.size), "renga", num_rounds=9)
+    main()

@@ -1,10 +1,9 @@
 """Steps of CartPole, alone and in training, by number of environments.
 
     pip install -e '.[bench,rl]'
-    python benchmarks/rollout.py acting              # a network of 4-64-64-2 acts in 64 environments
-    python benchmarks/rollout.py acting --envs 1
-    python benchmarks/rollout.py drawing --envs 1024 # actions are drawn blindly
-    python benchmarks/rollout.py training            # whole updates of PPO; the environments are 64 again
+    python benchmarks/rollout.py acting-64       # a network of 4-64-64-2 acts in 64 environments; or 1, 1024
+    python benchmarks/rollout.py drawing-1024    # actions are drawn blindly
+    python benchmarks/rollout.py ppo-64          # whole updates of PPO; or 1024
 
 All cases act by equal networks and keep observations, actions, rewards and ends. The scan by hand is written as in
 purejaxrl: keys are split, gymnax's step is mapped, and it steps gymnax's own CartPole; `renga, gymnax's CartPole` does
@@ -13,8 +12,8 @@ gymnasium, single environments act by NumPy; `vector` is its CartPole written fo
 single ones. Ratios are of time a step: below 1 is faster. Each round is long enough to last about a tenth of a second.
 """
 
-import argparse
-import sys
+import functools
+import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -27,7 +26,7 @@ import optax
 from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 from gymnax.experimental import RolloutWrapper
 from jax import lax
-from runner import Round, main
+from runner import Promise, Round, comparison, main
 
 from renga import nets, optim, training
 from renga.training import rl
@@ -278,13 +277,23 @@ def learning(num_envs: int) -> Mapping[str, Round]:
     return {"by hand": training_by_hand(num_envs), "renga": training_ours(num_envs)}
 
 
+for _what, _envs in itertools.product(("acting", "drawing"), STEPS):
+    comparison(
+        f"{_what}-{_envs}",
+        f"{_what} in {_envs} environment{'s' * (_envs > 1)}, a step of one of them",
+        "by hand, gymnax's CartPole",
+        num_rounds=25,
+        promises=[Promise("renga, gymnax's CartPole", "by hand, gymnax's CartPole", 1.05)],
+    )(functools.partial(acting, _envs, _what == "drawing"))
+
+for _envs in (64, 1024):
+    comparison(
+        f"ppo-{_envs}",
+        f"updates of PPO in {_envs} environments, a step of one of them",
+        "by hand",
+        num_rounds=25,
+        promises=[Promise("renga", "by hand", 1.05)],
+    )(functools.partial(learning, _envs))
+
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("what", choices=("acting", "drawing", "training"))
-    parser.add_argument("--envs", type=int, default=64)
-    options, sys.argv[1:] = parser.parse_known_args()
-    title = f"{options.what} in {options.envs} environment{'s' * (options.envs > 1)}, a step of one of them"
-    if options.what == "training":
-        main(title, lambda: learning(options.envs), "by hand")
-    else:
-        main(title, lambda: acting(options.envs, options.what == "drawing"), "by hand, gymnax's CartPole")
+    main()

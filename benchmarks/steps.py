@@ -1,6 +1,6 @@
 """A train step of one loss in each library, as its documentation writes it: forward, backward, Adam."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -15,15 +15,21 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
 
-def jax_step(loss: Callable[..., jax.Array], params: Any, *batch: jax.Array, num_steps: int = 3) -> Round:
-    """Parameters in a pytree: renga, Haiku, Flax linen, plain JAX."""
+def jax_step(
+    loss: Callable[..., jax.Array],
+    params: Any,
+    *batch: jax.Array,
+    num_steps: int = 3,
+    options: Mapping[str, str] | None = None,
+) -> Round:
+    """Parameters in a pytree: renga, Haiku, Flax linen, plain JAX; `options` are the compiler's."""
 
     def step(params: Any, opt_state: Any, *batch: jax.Array) -> tuple[Any, Any, jax.Array]:
         value, grads = jax.value_and_grad(loss)(params, *batch)
         updates, opt_state = ADAM.update(grads, opt_state, params)
         return optax.apply_updates(params, updates), opt_state, value
 
-    jitted = jax.jit(step, donate_argnums=(0, 1))
+    jitted = jax.jit(step, donate_argnums=(0, 1), compiler_options=dict(options or {}))
     carry = [params, ADAM.init(params)]
 
     def run() -> int:

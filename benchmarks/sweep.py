@@ -14,7 +14,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from runner import Round, main
+from runner import Promise, Round, comparison, main
 
 from renga import nets, optim, training
 
@@ -44,6 +44,13 @@ def run(values: dict[str, Any], key: jax.Array) -> tuple[Any, dict[str, jax.Arra
     return train_state.params, {"loss": metrics["loss"][-1]}
 
 
+@comparison(
+    "sweep",
+    "a sweep of 32 members, all of them",
+    "32 runs",
+    promises=[Promise("sweep", "32 runs", 0.25)],
+    ours="sweep*",
+)
 def cases() -> Mapping[str, Round]:
     """One round is all members."""
     solo, rates = jax.jit(run), jnp.array(RATES)
@@ -86,4 +93,4 @@ def cases() -> Mapping[str, Round]:
 
 
 if __name__ == "__main__":
-    main("a sweep of 32 members, microseconds for all", cases, "32 runs", num_rounds=9)
+    main()

@@ -281,8 +281,8 @@ def _convolution_jvp(options: tuple, primals: tuple, tangents: tuple) -> tuple[j
 
 def _in_axes(of_rows: str, of_w: str, of_y: str, rows: jax.Array, w: jax.Array, options: dict[str, Any]) -> jax.Array:
     """`lax`'s convolution of arrays whose axes are batch N, spatial S, channels C, and of `w` in I and out O."""
-    axes = tuple(order.replace("S", "HWD"[: rows.ndim - 2]) for order in (of_rows, of_w, of_y))
-    return lax.conv_general_dilated(rows, w, dimension_numbers=axes, **options)
+    lhs, rhs, out = (order.replace("S", "HWD"[: rows.ndim - 2]) for order in (of_rows, of_w, of_y))
+    return lax.conv_general_dilated(rows, w, dimension_numbers=(lhs, rhs, out), **options)
 
 
 def _convolve(params: dict, x: jax.Array, windows: Windows, groups: int) -> jax.Array:

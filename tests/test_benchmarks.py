@@ -54,14 +54,73 @@ def test_an_unknown_baseline_is_refused(runner):
         runner.compare({"a": lambda: 1}, "b", num_rounds=3)
 
 
+def nothings():
+    return {"a": lambda: 1, "b": lambda: 1, "torch": lambda: 1}
+
+
 def test_the_result_is_printed_and_written_with_versions(runner, tmp_path, monkeypatch, capsys):
     path = tmp_path / "results" / "out.json"
     monkeypatch.setattr(sys, "argv", ["bench", "--rounds", "2", "--json", str(path)])
-    runner.main("two nothings", lambda: {"a": lambda: 1, "b": lambda: 1}, "a")
+    promises = [runner.Promise("b", "a", 1e9)]
+    assert runner.comparison("nothings", "three nothings", "a", promises=promises, ours="b")(nothings) is nothings
+    runner.main()
     record = json.loads(path.read_text(encoding="utf-8"))
     assert record["versions"]["jax"]
-    assert set(record["cases"]) == {"a", "b"}
-    assert "two nothings" in capsys.readouterr().out
+    assert {name: case["ours"] for name, case in record["cases"].items()} == {"a": False, "b": True, "torch": False}
+    assert record["promises"][0]["found"] > 0
+    assert (record["file"], record["rounds"]) == ("test_benchmarks.py", 2)
+    assert "three nothings" in capsys.readouterr().out
+
+
+def test_one_of_several_comparisons_is_run_by_its_name(runner, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["bench", "second", "--rounds", "2"])
+    for name in ("first", "second"):
+        runner.comparison(name, f"the {name}", "a")(nothings)
+    runner.main()
+    assert "the second" in capsys.readouterr().out
+
+
+def test_a_name_is_given_once(runner):
+    runner.comparison("nothings", "three nothings", "a")(nothings)
+    with pytest.raises(ValueError, match="expected a new name, got") as caught:
+        runner.comparison("nothings", "others", "a")(nothings)
+    said = "comparison: expected a new name, got 'nothings' of test_benchmarks.py. Choose another."
+    assert str(caught.value) == said
+
+
+def test_a_comparison_of_cpus_is_refused_elsewhere(runner, monkeypatch):
+    monkeypatch.setattr(runner, "environment", lambda: {"backend": "gpu"})
+    runner.comparison("nothings", "three nothings", "a", backends=["cpu"])(nothings)
+    with pytest.raises(ValueError, match="nothings") as caught:
+        runner.run(runner.REGISTERED["nothings"])
+    assert str(caught.value) == "nothings: expected the backend cpu, got gpu. Run it there."
+
+
+def test_peers_that_know_only_cpus_are_left_out_on_an_accelerator(runner, monkeypatch):
+    monkeypatch.setattr(runner, "environment", lambda: {"backend": "gpu"})
+    runner.comparison("nothings", "three nothings", "a")(nothings)
+    assert set(runner.run(runner.REGISTERED["nothings"], 2)["cases"]) == {"a", "b"}
+
+
+def test_a_share_is_that_of_the_given_ceilings(runner, tmp_path):
+    ceilings = tmp_path / "ceilings.json"
+    runner.write(ceilings, {"ceilings": {"flops": 1e30, "bytes": 1.0}})
+    runner.comparison("nothings", "three nothings", "a", work={"b": runner.Work(flops=1.0, bytes=1.0)})(nothings)
+    cases = runner.run(runner.REGISTERED["nothings"], 2, ceilings)["cases"]
+    assert cases["a"]["share"] is None
+    assert cases["b"]["share"]["flops"] < 1 < cases["b"]["share"]["bytes"]
+
+
+def test_ceilings_are_positive_and_finite(runner):
+    found = load("ceilings").measure((8, 16), 1024, 2)
+    assert all(0 < value < 1e18 for value in found.values())
+
+
+def test_every_promise_is_about_cases_that_are_there(runner, monkeypatch):
+    for module in ("dispatch", "apply"):
+        load(module)
+    for each in runner.REGISTERED.values():
+        assert {name for promise in each.promises for name in (promise.case, promise.peer)} <= set(each.cases())
 
 
 def load(name: str):
@@ -76,6 +135,7 @@ def load(name: str):
 def test_every_dispatch_case_makes_its_steps(runner, monkeypatch):
     dispatch = load("dispatch")
     monkeypatch.setattr(dispatch, "NUM_STEPS", 2)
+    monkeypatch.setattr(dispatch.importlib.util, "find_spec", lambda name: name != "torch")
     made = {name: run() for name, run in dispatch.cases().items()}
     assert {"renga", "plain JAX, dict params"} <= set(made)
     assert set(made.values()) == {2}

@@ -56,8 +56,7 @@ class Checkpoints:
       directory: where; made when first saved to.
       keep: how many of the last are kept.
       best: a metric and whether "min" or "max" is best, such as `("test_loss", "min")`: the best by it is kept too, of
-        those that were saved with it. `fit` has metrics of the steps that it reports: let its `checkpoint_every` divide
-        `report_every`.
+        those that were saved with it. `fit` saves every report that is better than all before.
     Raises:
       ValueError: for a `keep` below 1, or a `best` that is no such pair.
       ImportError: if Orbax is missing.

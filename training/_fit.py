@@ -80,7 +80,8 @@ def fit(
       stop: `stop(history) -> bool`, asked after each report whether the run ends there, as `early_stop` makes them.
       checkpoints: where to save the run, and to take it up: a directory for this run alone.
       checkpoint_every: steps, or a `datetime.timedelta`, between two checkpoints. It is saved after the call of steps
-        in which that falls; steps, where there are several processes.
+        in which that falls; steps, where there are several processes. A report that is better than all before, by the
+        checkpoints' `best`, is saved besides.
       mesh: devices to train on, of all processes. Its axes may be explicit or automatic; to apply a network to sharded
         parameters outside of the step, as `evaluate` may, take automatic ones.
       rules: how parameters and batches are spread over the mesh; `data_parallel()` unless given.
@@ -89,7 +90,8 @@ def fit(
       The train state, and the history: a row a report, `{"step": ..., metric: mean since the last report, ...}`.
     Raises:
       ValueError: if a count is below 1, batches differ in shape, a metric is no scalar, or the checkpoints are those of
-        another run or network; if rules do not fit the mesh or the parameters, or rows the mesh.
+        another run or network, or their `best` names no metric; if rules do not fit the mesh or the parameters, or
+        rows the mesh.
       TypeError: if there are checkpoints, and the batches cannot be taken up at a step.
       CheckpointError: if a checkpoint could not be written, or all are damaged.
       NotFiniteError: after a report, if a `guarded` step met NaN or infinity; it holds the last good train state.
@@ -120,9 +122,10 @@ def fit(
     shown = Progress(run.step, run.start + num_steps) if progress and (first is not None or run.seen) else None
 
     options = _options()
+    leads = lambda: checkpoints is not None and run.leads(checkpoints.best)  # noqa: E731
     reports = Reports(run, num_steps, report_every, evaluate, on_report, stop, shown)
     try:
-        with keeping(checkpoints, checkpoint_every, run.place, begin=run.step, saved=run.saved) as offer:
+        with keeping(checkpoints, checkpoint_every, run.place, begin=run.step, saved=run.saved, leads=leads) as offer:
             reports.make_if_due()  # of a run that was stopped just before one
             if first is not None and not reports.have_ended:
                 size = steps_per_call or _default_steps_per_call(step, run.train_state, first, layout)

@@ -26,7 +26,13 @@ class Place(NamedTuple):
 
 @contextlib.contextmanager
 def keeping(
-    checkpoints: Checkpoints | None, every: Every, place: Callable[[], Place], *, begin: int, saved: bool = False
+    checkpoints: Checkpoints | None,
+    every: Every,
+    place: Callable[[], Place],
+    *,
+    begin: int,
+    saved: bool = False,
+    leads: Callable[[], bool] = lambda: False,
 ) -> Iterator[Callable[[int], None]]:
     """Saves a run while it is under way.
 
@@ -38,6 +44,7 @@ def keeping(
       place: says where the run stands; called between two steps only.
       begin: the step that the run begins at.
       saved: whether what it says there is saved already, since it was taken up there.
+      leads: whether the run is at its best, and to be saved for that.
     Yields:
       `offer(step)`, to be called where the run may be saved.
     """
@@ -58,7 +65,7 @@ def keeping(
             due = step // every > before // every
         else:
             due = time.monotonic() - last["time"] >= every.total_seconds()
-        if due:
+        if due or leads():
             save()
 
     with deferred_interrupts():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import math
 from typing import Any
 
 import jax
@@ -54,6 +55,23 @@ class Run:
         }
         is_reported = bool(self.history) and self.history[-1]["step"] == self.step
         return Place(self.step, self.train_state, self.history[-1] if is_reported else None, extra)
+
+    def leads(self, best: tuple[str, str] | None) -> bool:
+        """Whether it stands at a report that is better than all before.
+
+        Raises:
+          ValueError: if reports do not have the metric.
+        """
+        if best is None or self.seen or not self.history or self.history[-1]["step"] != self.step:
+            return False
+        name, aim = best
+        if name not in self.history[-1]:
+            raise ValueError(
+                f"fit: expected reports to have the metric {name!r} that the checkpoints' best names, got "
+                f"{', '.join(key for key in self.history[-1] if key != 'step')}."
+            )
+        last, *before = (row.get(name, math.nan) * (1 if aim == "max" else -1) for row in reversed(self.history))
+        return not math.isnan(last) and all(last > each or math.isnan(each) for each in before)
 
 
 def taken_up(train_state: TrainState, checkpoints: Checkpoints | None, num_steps: int) -> Run:

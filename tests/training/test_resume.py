@@ -226,11 +226,24 @@ def test_a_report_that_was_not_told_to_its_end_is_told_again(tmp_path: Path, int
     assert told == [row | {"again": row["test_loss"]} for row in rows]
 
 
-def test_the_best_is_judged_by_reports(tmp_path: Path):
-    checkpoints = training.Checkpoints(tmp_path, keep=1, best=("test_loss", "min"))
-    _, history = fit(checkpoints=checkpoints, checkpoint_every=5, steps_per_call=5)
-    best = min(history, key=lambda row: row["test_loss"])
-    assert checkpoints.steps == tuple(sorted({int(best["step"]), NUM_STEPS}))
+@pytest.mark.parametrize("every", [5, datetime.timedelta(days=1)])
+def test_the_best_report_is_kept_whatever_the_interval(every: Any, tmp_path: Path):
+    scores = iter([3.0, 1.0, float("nan"), 2.0])
+    checkpoints = training.Checkpoints(tmp_path, keep=1, best=("score", "min"))
+    _, history = fit(
+        checkpoints=checkpoints, checkpoint_every=every, steps_per_call=5, evaluate=lambda _: {"score": next(scores)}
+    )
+    assert len(history) == 4
+    assert checkpoints.steps == (int(history[1]["step"]), NUM_STEPS)
+
+
+def test_a_best_that_reports_do_not_have_is_refused_at_the_first(tmp_path: Path):
+    message = (
+        "fit: expected reports to have the metric 'test_los' that the checkpoints' best names, "
+        "got loss, spread, test_loss."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        fit(checkpoints=training.Checkpoints(tmp_path, best=("test_los", "min")))
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _fail(error: BaseException, code: int, line: str | None = None) -> int:
     """Says what went wrong, with what the run noted, on one line."""
-    print(". ".join([line or f"renga: {error}", *_notes(error)]), file=sys.stderr)
+    *before, last = [line or f"renga: {error}", *_notes(error)]
+    print(". ".join([*(each.removesuffix(".") for each in before), last]), file=sys.stderr)
     return code
 
 
