@@ -36,6 +36,7 @@ def save_safetensors(arrays: Mapping[str, Any], path: str | os.PathLike[str]) ->
       Nothing.
     Raises:
       ImportError: if the extra `convert` is not installed.
+      OSError: if the file cannot be written.
 
     >>> import tempfile, pathlib
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -46,7 +47,13 @@ def save_safetensors(arrays: Mapping[str, Any], path: str | os.PathLike[str]) ->
     unfinished = f"{os.fspath(path)}.unfinished"
     # safetensors writes the memory of an array as it lies.
     contiguous = {name: np.array(array, order="C") for name, array in arrays.items()}
-    _safetensors().save_file(contiguous, unfinished)
+    numpy = _safetensors()
+    from safetensors import SafetensorError
+
+    try:
+        numpy.save_file(contiguous, unfinished)
+    except SafetensorError as error:  # in which it puts what the system says
+        raise OSError(str(error)) from error
     os.replace(unfinished, path)
 
 

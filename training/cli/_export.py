@@ -32,10 +32,6 @@ def export(directory: Path, file: Path) -> str:
         save_safetensors(arrays, file)
     except ImportError as error:
         raise ConfigError(f"{file}: {error}") from None
-    except Exception as error:
-        from safetensors import SafetensorError  # in which it puts what the system says
-
-        if not isinstance(error, SafetensorError):
-            raise
+    except OSError as error:
         raise ConfigError(f"{file}: expected a file that can be written, got '{error}'") from None
     return f"{len(arrays)} arrays, {sum(array.size for array in arrays.values()):,} numbers, in {file}"
