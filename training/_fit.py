@@ -16,7 +16,7 @@ from ._checks import check_count
 from ._compiler import compiler_options
 from ._convolutions import is_slow_in_loops
 from ._data import Resumable
-from ._interrupts import check_interrupts
+from ._interrupts import check_interrupts, check_preemption
 from ._keeping import HALF_A_MINUTE, Every, keeping
 from ._progress import Progress
 from ._reports import Reports
@@ -61,7 +61,8 @@ def fit(
     With a `mesh`, the train state is laid out over its devices as the `rules` say and stays so, and every batch is
     dealt out to them; the step is the same, and so are the numbers, up to rounding. Of several processes each calls
     `fit` with its own rows of every batch, such as `local_batches` picks. The first one prints, and saves, to a
-    directory that all see; when they are stopped nothing is saved, since they would have to agree on a step.
+    directory that all see. SIGTERM to any of them stops all after the same call of steps, saved; Ctrl-C, of which the
+    others know nothing, saves nothing.
 
     Args:
       step: `(train_state, batch) -> (train_state, metrics)`, from `training.step` say. It is compiled once for
@@ -121,7 +122,7 @@ def fit(
         print(f"taken up at step {run.step}", flush=True)
     shown = Progress(run.step, run.start + num_steps) if progress and (first is not None or run.seen) else None
 
-    options = _options()
+    options, num_calls = _options(), 0
     leads = lambda: checkpoints is not None and run.leads(checkpoints.best)  # noqa: E731
     reports = Reports(run, num_steps, report_every, evaluate, on_report, stop, shown)
     try:
@@ -133,7 +134,9 @@ def fit(
                     run.train_state, metrics = _run_steps(step, run.train_state, chunk, layout, options)
                     run.seen.append(metrics)
                     run.done += len(chunk)
+                    num_calls += 1
                     check_interrupts()
+                    check_preemption(num_calls)
                     reports.make_if_due()
                     offer(run.step)
                     if reports.have_ended:

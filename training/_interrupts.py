@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import jax
+
 
 class Stopped(KeyboardInterrupt):
     """Ctrl-C that waited until a run could bear it."""
@@ -30,21 +32,40 @@ def check_interrupts() -> None:
         raise Stopped if _asked[0] == signal.SIGINT else Terminated(128 + _asked[0])
 
 
+def check_preemption(call: int) -> None:
+    """Raises in all processes at the same call, once any of them got SIGTERM; one process alone never does.
+
+    JAX listens to SIGTERM where there are several, and has them agree on a call that none has made yet.
+
+    Args:
+      call: how many calls of steps were made, one more each time, the same in all processes.
+    Raises:
+      Terminated: at the call that they agreed on.
+    """
+    if jax.process_count() > 1 and jax.config.values["jax_enable_preemption_service"]:
+        from jax.experimental import multihost_utils
+
+        if multihost_utils.reached_preemption_sync_point(call):
+            raise Terminated(128 + signal.SIGTERM)
+
+
 @contextlib.contextmanager
-def deferred_interrupts() -> Iterator[Callable[[], None]]:
+def deferred_interrupts(*, sigterm: bool = True) -> Iterator[Callable[[], None]]:
     """Lets Ctrl-C and SIGTERM wait until they are asked for; what comes second no longer waits.
 
     A KeyboardInterrupt that is raised inside JAX may be lost in a callback of the garbage collector, or end the
     process with a segmentation fault (jaxlib 0.10). Where a signal is ignored or handled otherwise, and in threads
     other than the main one, nothing changes. One inside another is the same as the outer one alone.
 
+    Args:
+      sigterm: whether SIGTERM is heard here; where there are several processes, JAX does (`check_preemption`).
     Yields:
       `check_interrupts`, which raises if something was asked for. If nobody asked until the end, the end does.
     """
     if _depth or threading.current_thread() is not threading.main_thread():
         yield check_interrupts
         return
-    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    usual = {signal.SIGINT: signal.default_int_handler} | ({signal.SIGTERM: signal.SIG_DFL} if sigterm else {})
     ours = {number: handler for number, handler in usual.items() if signal.getsignal(number) is handler}
 
     def restore() -> None:

@@ -36,7 +36,8 @@ def keeping(
 ) -> Iterator[Callable[[int], None]]:
     """Saves a run while it is under way.
 
-    Ctrl-C and SIGTERM wait until `check_interrupts` is called; the run is saved before they are answered.
+    Ctrl-C and SIGTERM wait until `check_interrupts` is called; the run is saved before they are answered. Of several
+    processes, SIGTERM to one stops all at the same `check_preemption`.
 
     Args:
       checkpoints: where; nothing is ever saved if there are none.
@@ -68,13 +69,13 @@ def keeping(
         if due or leads():
             save()
 
-    with deferred_interrupts():
+    with deferred_interrupts(sigterm=jax.process_count() == 1):
         try:
             yield offer
             save()
             checkpoints.wait()
         except (Stopped, Terminated) as asked:
-            if jax.process_count() == 1:  # several would first have to agree on a step
+            if jax.process_count() == 1 or isinstance(asked, Terminated):  # of Ctrl-C the others know nothing
                 save()
             checkpoints.wait()
             asked.add_note("Nothing is saved" if last["saved"] is None else f"Step {last['saved']} is saved")

@@ -101,7 +101,7 @@ def is_float(leaf: Any) -> bool:
 
 
 def over(law: str, short: Collection[str] = NETS.keys()) -> Any:
-    """Marks a test as a law that some networks are exempt from: for those it is to fail.
+    """Marks a test as a law, which networks may be exempt from: for those it is to fail.
 
     It is left to `pytest -m long` for all but the networks in `short`.
     """

@@ -122,32 +122,32 @@ deep = nets.repeat(block(5), 2)
 
 NETS: dict[str, Case] = {
     "linear": Case(lambda: nets.linear(3), floats(4, 5)),
-    "linear without bias": Case(lambda: nets.linear(3, bias=False), floats(4, 5)),
-    "linear from normal": Case(lambda: nets.linear(3, w_init=nets.normal(0.1)), floats(4, 2, 5)),
+    "linear without bias": Case(lambda: nets.linear(3, bias=False), floats(4, 5), long=True),
+    "linear from normal": Case(lambda: nets.linear(3, w_init=nets.normal(0.1)), floats(4, 2, 5), long=True),
     "conv over one axis": Case(lambda: nets.conv(3, (3,)), floats(2, 6, 3)),
     "conv over two axes": Case(lambda: nets.conv(3, 3), floats(2, 5, 4, 2)),
     "conv over three axes": Case(lambda: nets.conv(2, (2, 3, 2)), floats(2, 3, 4, 3, 1), long=True),
-    "strided conv": Case(lambda: nets.conv(3, 3, stride=(2, 1), bias=False), floats(2, 5, 4, 2)),
-    "dilated conv": Case(lambda: nets.conv(3, 3, dilation=2), floats(2, 6, 5, 2)),
+    "strided conv": Case(lambda: nets.conv(3, 3, stride=(2, 1), bias=False), floats(2, 5, 4, 2), long=True),
+    "dilated conv": Case(lambda: nets.conv(3, 3, dilation=2), floats(2, 6, 5, 2), long=True),
     "grouped conv": Case(lambda: nets.conv(4, 3, groups=2), floats(2, 5, 4, 2)),
-    "valid conv": Case(lambda: nets.conv(3, (3, 2), padding="valid"), floats(2, 5, 4, 2)),
-    "padded conv": Case(lambda: nets.conv(3, 3, padding=((1, 0), (0, 2))), floats(2, 5, 4, 2)),
+    "valid conv": Case(lambda: nets.conv(3, (3, 2), padding="valid"), floats(2, 5, 4, 2), long=True),
+    "padded conv": Case(lambda: nets.conv(3, 3, padding=((1, 0), (0, 2))), floats(2, 5, 4, 2), long=True),
     "max_pool": Case(lambda: nets.max_pool(2), floats(2, 4, 4, 3), constant=True),
     "overlapping max_pool": Case(
         lambda: nets.max_pool(3, stride=1, padding="same"), floats(2, 4, 4, 3), constant=True, long=True
     ),
     "avg_pool": Case(lambda: nets.avg_pool((2,)), floats(2, 4, 3), constant=True),
-    "same avg_pool": Case(lambda: nets.avg_pool(3, stride=2, padding="same"), floats(2, 5, 4, 3), constant=True),
+    "same avg_pool": Case(
+        lambda: nets.avg_pool(3, stride=2, padding="same"), floats(2, 5, 4, 3), constant=True, long=True
+    ),
     "flatten": Case(lambda: nets.flatten(), floats(2, 3, 2, 2), constant=True),
     "dropout": Case(lambda: nets.dropout(0.5), floats(4, 16), draws=True, constant=True),
     "batch_norm": Case(lambda: nets.batch_norm(), floats(6, 5), constant=True, normalises=True),
     "batch_norm of images": Case(
-        lambda: nets.batch_norm(offset=False), floats(4, 3, 3, 2), constant=True, normalises=True
-    ),
+        lambda: nets.batch_norm(offset=False), floats(4, 3, 3, 2), constant=True, normalises=True, long=True),
     "layer_norm": Case(lambda: nets.layer_norm(), floats(4, 5), constant=True, normalises=True),
     "plain layer_norm": Case(
-        lambda: nets.layer_norm(scale=False, offset=False), floats(4, 5), constant=True, normalises=True
-    ),
+        lambda: nets.layer_norm(scale=False, offset=False), floats(4, 5), constant=True, normalises=True, long=True),
     "embed": Case(lambda: nets.embed(5, 4), integers(4, 3)),
     "mlp": Case(lambda: nets.mlp(6, 6, 2, activation=jax.nn.tanh), floats(4, 5)),
     "serial": Case(lambda: nets.serial(nets.linear(4), jax.nn.relu, nets.linear(4), head=nets.linear(2)), floats(4, 5)),
@@ -156,9 +156,9 @@ NETS: dict[str, Case] = {
     ),
     "stateful serial": Case(lambda: nets.serial(nets.conv(3, 3), nets.batch_norm(), jax.nn.relu), floats(4, 4, 4, 2)),
     "parallel": Case(lambda: nets.parallel(nets.linear(2), nets.serial(nets.linear(3), jax.nn.relu)), floats(4, 5)),
-    "named parallel": Case(lambda: nets.parallel(mean=nets.linear(2), scale=nets.linear(2)), floats(4, 5)),
+    "named parallel": Case(lambda: nets.parallel(mean=nets.linear(2), scale=nets.linear(2)), floats(4, 5), long=True),
     "residual": Case(lambda: nets.residual(nets.layer_norm(), nets.linear(5)), floats(4, 5)),
-    "projected residual": Case(lambda: nets.residual(nets.mlp(6, 3), shortcut=nets.linear(3)), floats(4, 5)),
+    "projected residual": Case(lambda: nets.residual(nets.mlp(6, 3), shortcut=nets.linear(3)), floats(4, 5), long=True),
     "repeat": Case(lambda: nets.repeat(nets.linear(5), 3), floats(4, 5)),
     "repeated block": Case(lambda: nets.repeat(block(5, rate=0.5), 2), floats(4, 5), draws=True, long=True),
     "repeated batch_norm": Case(
@@ -174,12 +174,12 @@ NETS: dict[str, Case] = {
         lambda: small_convnet, floats(2, 8, 8, 1), exempt={"empty batches": "a reshape to -1, as in the README"}
     ),
     "block": Case(lambda: block(5, rate=0.5), floats(4, 5), draws=True),
-    "arrays of its own": Case(lambda: gained, floats(4, 5)),
+    "arrays of its own": Case(lambda: gained, floats(4, 5), long=True),
     "children in containers": Case(lambda: tower, floats(4, 5), draws=True, long=True),
     "tied weights": Case(lambda: tied, integers(4, 3)),
-    "shared weights": Case(lambda: twice, floats(4, 5)),
+    "shared weights": Case(lambda: twice, floats(4, 5), long=True),
     "key and train": Case(lambda: noisy, floats(4, 5), draws=True),
-    "state in containers": Case(lambda: counted, floats(4, 5)),
+    "state in containers": Case(lambda: counted, floats(4, 5), long=True),
     "two inputs": Case(lambda: attend, floats(2, 3, 5) + floats(2, 4, 5)),
     "scan in the body": Case(
         lambda: recurrent, floats(2, 3, 5), exempt={"meshes": "a carry that begins as fresh zeros"}

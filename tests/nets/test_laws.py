@@ -98,7 +98,7 @@ def test_parameters_are_float32_arrays_in_dicts_and_lists(made: Made):
         check(part)
 
 
-@pytest.mark.parametrize("train", [False, True])
+@pytest.mark.parametrize("train", [pytest.param(False, marks=pytest.mark.long), True])
 def test_jit_equals_no_jit_on_arrays_of_numpy(made: Made, train: bool):
     found = made.jitted(*made.variables, *made.inputs, key=jax.random.key(2), train=train, **made.keywords)
     made_, inputs, arrays = jax.device_get((made.variables, made.inputs, made.arrays))

@@ -10,7 +10,7 @@ import pytest
 from renga import nets
 
 from .kit import KEY, variables
-from .made import Made, split
+from .made import Made, over, split
 
 
 def in_turn(net: nets.Net, collects: bool) -> nets.Net:
@@ -52,6 +52,13 @@ def outcome(net: nets.Net, made: Made) -> Callable[..., tuple[Any, Any, Any]]:
     return jax.jit(run)
 
 
+KINDS = (
+    *("mlp", "serial", "residual", "repeat", "dropout", "batch_norm", "layer_norm", "conv over two axes", "attention"),
+    *("simple rnn", "lora", "ensemble", "transformer_block", "feed_forward", "block", "remat", "linear"),
+)
+
+
+@over("repeat", KINDS)
 def test_repeat_equals_serial_of_its_unstacked_parts_and_other_nets_are_refused(made: Made):
     whole = nets.repeat(made.net, 2)
     like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), made.inputs[0])

@@ -257,7 +257,7 @@ def test_norms_and_clipping_of_each_parameter():
     assert_close(found.grads, jax.tree.map(lambda g, norm: clipped(g, each, norm), expected, norms))
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 5, 8])
+@pytest.mark.parametrize("size", [1, 3, 8])
 def test_chunks_change_nothing(size):
     loss, params, batch, key = CASES["dropout"]()
     bound = 0.3

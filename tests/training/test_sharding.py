@@ -402,6 +402,23 @@ def test_two_processes_end_together_and_go_on_together(tmp_path: Path):
 
 
 @pytest.mark.slow
+def test_sigterm_to_one_process_stops_both_at_one_step_which_is_saved(tmp_path: Path):
+    first, second = pair(200, tmp_path)
+    assert first.stdout is not None
+    before = losses(first.stdout.readline())
+    second.terminate()
+    before += losses(first.communicate(timeout=300)[0])
+    second.communicate(timeout=300)
+    assert (first.returncode, second.returncode) == (143, 143)
+    saved = training.Checkpoints(tmp_path).latest()
+    assert saved is not None
+    assert 10 <= saved.step < 200
+    after = losses(ended(started("over_processes", 200, tmp_path, devices=4)))
+    _, history = over_processes.run(200)
+    np.testing.assert_allclose(before + after, [row["loss"] for row in history], atol=1e-5)
+
+
+@pytest.mark.slow
 def test_the_example_has_one_loss_in_every_layout():
     losses = load("many_devices").main(num_steps=20)
     assert set(losses) == {"one device", "data-parallel", "fully sharded", "tensor-parallel"}

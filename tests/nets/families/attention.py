@@ -45,13 +45,13 @@ CASES = {
     "biased attention": Case(
         lambda: nets.attention(6), floats(2, 5, 6), keywords={"bias": floats(2, 6, 5, 5)[0]}, long=True
     ),
-    "attention to a memory": Case(lambda: nets.attention(2, bias=False), floats(2, 3, 4) + floats(2, 5, 6)),
+    "attention to a memory": Case(lambda: nets.attention(2, bias=False), floats(2, 3, 4) + floats(2, 5, 6), long=True),
     "grouped attention": Case(lambda: nets.attention(4, **GROUPED), floats(2, 5, 6), long=True),
     "grouped attention with dropout": Case(
         lambda: nets.attention(4, drop_rate=0.5, **GROUPED), floats(2, 5, 6), draws=True, long=True
     ),
     "causal attention": Case(lambda: nets.attention(2, causal=True, rope=nets.rotary()), floats(2, 5, 8), long=True),
-    "local attention": Case(lambda: nets.attention(2, window=2), floats(2, 5, 8)),
+    "local attention": Case(lambda: nets.attention(2, window=2), floats(2, 5, 8), long=True),
     "attention in chunks": Case(lambda: in_chunks(2, 3), floats(2, 6, 8), long=True),
     "feed_forward": Case(lambda: nets.feed_forward(), floats(4, 5)),
     "feed_forward with options": Case(

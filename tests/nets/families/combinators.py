@@ -49,13 +49,13 @@ def unrolled(xs: jax.Array, *, first=nets.linear(4), norm=nets.batch_norm()):
 
 CASES = {
     "repeat with remat": Case(lambda: nets.repeat(unit(5), 3, remat=True), floats(4, 5), draws=True),
-    "repeat that collects": Case(lambda: nets.repeat(noted, 3), floats(4, 5), out_axis=(0, 1)),
+    "repeat that collects": Case(lambda: nets.repeat(noted, 3), floats(4, 5), out_axis=(0, 1), long=True),
     "serial of equal blocks": Case(lambda: nets.serial(unit(5), unit(5), unit(5)), floats(4, 5), draws=True, long=True),
     "list of equal blocks": Case(lambda: nets.serial(nets.serial(*[nets.mlp(5, 5)] * 3)), floats(4, 5), long=True),
-    "state carried in the body": Case(lambda: unrolled, floats(4, 3, 5)),
+    "state carried in the body": Case(lambda: unrolled, floats(4, 3, 5), long=True),
     "remat": Case(lambda: nets.remat(unit(5)), floats(4, 5), draws=True),
     "remat of nothing": Case(
-        lambda: nets.remat(nets.mlp(6, 2), policy=jax.checkpoint_policies.everything_saveable), floats(4, 5)
+        lambda: nets.remat(nets.mlp(6, 2), policy=jax.checkpoint_policies.everything_saveable), floats(4, 5), long=True
     ),
     "cast": Case(
         lambda: nets.cast(unit(5), compute="float32", outputs="float32"), floats(4, 5), draws=True, exempt=SINGLE

@@ -6,7 +6,7 @@ from ..kit import Case, floats
 
 CASES = {
     "dropout of channels": Case(
-        lambda: nets.dropout(0.5, broadcast_axes=(-3, -2)), floats(2, 3, 3, 16), draws=True, constant=True
+        lambda: nets.dropout(0.5, broadcast_axes=(-3, -2)), floats(2, 3, 3, 16), draws=True, constant=True, long=True
     ),
     "drop_path": Case(lambda: nets.drop_path(0.5, num_axes=2), floats(32, 3, 2), draws=True, constant=True),
     "drop_path in a residual": Case(

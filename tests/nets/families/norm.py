@@ -13,17 +13,23 @@ noisy = nets.residual(nets.linear(5), nets.batch_norm(), nets.dropout(0.5))
 
 CASES = {
     "layer_norm of two axes": Case(
-        lambda: nets.layer_norm(num_axes=2, offset=False), floats(3, 4, 5), constant=True, normalises=True
+        lambda: nets.layer_norm(num_axes=2, offset=False), floats(3, 4, 5), constant=True, normalises=True, long=True
     ),
     "rms_norm": Case(lambda: nets.rms_norm(), floats(4, 5), constant=True),
-    "plain rms_norm of two axes": Case(lambda: nets.rms_norm(num_axes=2, scale=False), floats(2, 3, 4), constant=True),
-    "rms_norm from normal": Case(lambda: nets.rms_norm(scale_init=nets.normal(1.0)), floats(4, 6)),
+    "plain rms_norm of two axes": Case(
+        lambda: nets.rms_norm(num_axes=2, scale=False), floats(2, 3, 4), constant=True, long=True
+    ),
+    "rms_norm from normal": Case(lambda: nets.rms_norm(scale_init=nets.normal(1.0)), floats(4, 6), long=True),
     "group_norm": Case(lambda: nets.group_norm(2), floats(2, 3, 4, 6), constant=True, normalises=True),
     "group_norm of one axis": Case(
-        lambda: nets.group_norm(3, num_axes=1, offset=False), floats(2, 5, 6), constant=True, normalises=True
+        lambda: nets.group_norm(3, num_axes=1, offset=False), floats(2, 5, 6), constant=True, normalises=True, long=True
     ),
     "plain group_norm without axes": Case(
-        lambda: nets.group_norm(2, num_axes=0, scale=False, offset=False), floats(3, 8), constant=True, normalises=True
+        lambda: nets.group_norm(2, num_axes=0, scale=False, offset=False),
+        floats(3, 8),
+        constant=True,
+        normalises=True,
+        long=True,
     ),
     "instance_norm": Case(lambda: nets.instance_norm(), floats(2, 4, 3, 3), constant=True, normalises=True),
     "plain instance_norm of one axis": Case(
@@ -31,6 +37,7 @@ CASES = {
         floats(3, 6, 2),
         constant=True,
         normalises=True,
+        long=True,
     ),
     "masked batch_norm": Case(
         lambda: nets.batch_norm(decay_rate=0.5),

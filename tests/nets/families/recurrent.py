@@ -90,7 +90,7 @@ CASES: dict[str, Case] = {
         keywords=LENGTHS | RESET | {"carry": floats(3, 3)[0]},
         long=True,
     ),
-    "stack_cells": Case(lambda: nets.rnn(stacked, return_carry=True), SEQUENCE, keywords=LENGTHS | RESET),
+    "stack_cells": Case(lambda: nets.rnn(stacked, return_carry=True), SEQUENCE, keywords=LENGTHS | RESET, long=True),
     "stack_cells with skips": Case(lambda: nets.rnn(skipping), SEQUENCE, long=True),
     "bidirectional": Case(lambda: nets.bidirectional(nets.lstm_cell(3)), SEQUENCE, keywords=LENGTHS),
     "bidirectional sum of two cells": Case(

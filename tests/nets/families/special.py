@@ -48,8 +48,10 @@ CASES: dict[str, Case] = {
     "mixture_of_experts with noise": Case(lambda: experts(noisy_expert), floats(6, 5), draws=True, long=True),
     "mixture_of_experts with noise and capacity": Case(
         lambda: experts(noisy_expert, capacity_factor=2.0), floats(2, 6, 5), draws=True, long=True),
-    "mixture_of_experts with state": Case(lambda: experts(counting_expert), floats(6, 5)),
+    "mixture_of_experts with state": Case(lambda: experts(counting_expert), floats(6, 5), long=True),
     "vector_quantise": Case(lambda: first(nets.vector_quantise(6)), floats(4, 3, 2), exempt=STRAIGHT),
-    "vector_quantise_ema": Case(lambda: first(nets.vector_quantise_ema(6)), floats(4, 3, 2), exempt=STRAIGHT),
+    "vector_quantise_ema": Case(
+        lambda: first(nets.vector_quantise_ema(6)), floats(4, 3, 2), exempt=STRAIGHT, long=True
+    ),
     "ema": Case(lambda: centred, floats(4, 3), constant=True),
 }  # fmt: skip
