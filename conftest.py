@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,14 @@ os.environ.setdefault("JAX_ENABLE_COMPILATION_CACHE", "false")  # of the program
 if jax.__version_info__ < (0, 11):  # XLA dies of flags that it does not know, and another version may not know these
     QUICKLY = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICKLY}"  # read when JAX makes its first array
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: Any, log: Any) -> Any:
+    """Who is done takes over tests that another has not begun: the last of them are the long ones."""
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log)
 
 
 @pytest.fixture(scope="module", autouse=True)

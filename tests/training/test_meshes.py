@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["Auto", "Explicit"])
 def test_losses_steps_games_tasks_and_rollouts_give_on_four_devices_what_they_give_on_one(kind):
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
