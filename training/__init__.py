@@ -109,7 +109,7 @@ numbers, and the history, of a run that nothing stopped:
 
 >>> import tempfile
 >>> feed, begin = batches(data, 16, key=jax.random.key(1)), init(net.init(jax.random.key(0), x), tx)
->>> saved = Checkpoints(tempfile.mkdtemp(), keep=3, best=("loss", "min"))
+>>> saved = Checkpoints(tempfile.mkdtemp(), keep=3)
 >>> _ = fit(step(loss_fn, tx), begin, feed, num_steps=70, checkpoints=saved, progress=False)
 >>> resumed, history = fit(step(loss_fn, tx), begin, feed, num_steps=300, checkpoints=saved, progress=False)
 >>> whole, _ = fit(step(loss_fn, tx), begin, feed, num_steps=300, progress=False)

@@ -23,7 +23,7 @@ def test_profile_says_what_compiling_took_by_program(renga):
     answer = renga("train", "digits_sgd", *SHORT, "--out", "run", "--profile")
     assert answer.code == 0
     assert re.search(r"\nseconds +trace +lower +compile +programs\n", answer.out)
-    assert re.search(r"\n_train_step +\d+\.\d{3} +\d+\.\d{3} +\d+\.\d{3} +1\n", answer.out)
+    assert re.search(r"\n_train_steps +\d+\.\d{3} +\d+\.\d{3} +\d+\.\d{3} +1\n", answer.out)
     assert re.search(r"\nall +\d+\.\d{3} +\d+\.\d{3} +\d+\.\d{3} +\d+\n", answer.out)
 
 
