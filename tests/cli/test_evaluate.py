@@ -9,7 +9,9 @@ from .test_run import rows, setting
 SMALL = ["train.num_steps=2", "train.report_every=1", "train.batch_size=8"]
 
 
-@pytest.mark.parametrize("name", ["digits_convnet", "digits_resnet", "docstrings_gru"])
+@pytest.mark.parametrize(
+    "name", ["digits_convnet", pytest.param("digits_resnet", marks=pytest.mark.long), "docstrings_gru"]
+)
 def test_a_network_is_worth_what_its_last_report_said(name, renga):
     assert renga("train", name, "--out", "run", *setting(*SMALL)).code == 0
     answer = renga("evaluate", "run")
