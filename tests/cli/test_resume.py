@@ -233,7 +233,7 @@ def assert_ends_as_a_whole_run(tmp_path: Path, name: str, words: list[str]) -> N
     assert_same_files(tmp_path / "run", tmp_path / "whole")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_that_is_killed_thrice_ends_with_the_same_numbers(tmp_path):
     words = setting(*SMALL, "train.num_steps=3000")
     killed(tmp_path, "digits_sgd", words, times=3)

@@ -14,7 +14,6 @@ from renga.training._convolutions import convolves, is_slow_in_loops
 
 from .kit import floats, values
 
-NUMBERS = {"NSC": "N{}C", "SIO": "{}IO"}
 CASES: dict[str, tuple[tuple, tuple, dict[str, Any]]] = {
     "one axis": ((2, 7, 3), (3, 3, 4), {"window_strides": (1,), "padding": "SAME"}),
     "strides": ((2, 6, 7, 3), (3, 2, 3, 4), {"window_strides": (2, 3), "padding": "VALID"}),
@@ -30,8 +29,8 @@ CASES: dict[str, tuple[tuple, tuple, dict[str, Any]]] = {
 
 def plain(rows: jax.Array, w: jax.Array, options: tuple) -> jax.Array:
     spatial = "HWD"[: rows.ndim - 2]
-    axes = tuple(NUMBERS[order].format(spatial) for order in ("NSC", "SIO", "NSC"))
-    return lax.conv_general_dilated(rows, w, dimension_numbers=axes, **dict(options))
+    image = f"N{spatial}C"
+    return lax.conv_general_dilated(rows, w, dimension_numbers=(image, f"{spatial}IO", image), **dict(options))
 
 
 def along(function: Any, rows: jax.Array, w: jax.Array, options: tuple) -> list[Any]:

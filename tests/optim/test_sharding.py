@@ -19,7 +19,7 @@ def test_every_link_steps_on_four_devices_as_on_one(kind: str):
     assert (result.returncode, result.stdout) == (0, ""), result.stdout + result.stderr[-3000:]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_optaxs_tests_of_sharding_pass_over_our_links():
     program = [sys.executable, "-m", "tests.optim.sharding"]
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}

@@ -35,7 +35,7 @@ def test_losses_are_the_same_with_one_and_with_ten_steps_a_call():
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads the memory of the process from Linux")
-@pytest.mark.parametrize("steps_per_call", [1, 10])
+@pytest.mark.parametrize("steps_per_call", [pytest.param(1, marks=pytest.mark.long), 10])
 def test_memory_over_ten_thousand_steps_is_flat(tmp_path, steps_per_call):
     pages, arrays = [], []
 

@@ -354,7 +354,7 @@ def test_a_transformer_on_four_devices_has_the_losses_of_one():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("axes", ["Auto", "Explicit"])
+@pytest.mark.parametrize("axes", [pytest.param("Auto", marks=pytest.mark.long), "Explicit"])
 def test_a_run_on_four_devices_goes_on_on_two_and_on_one(axes: str):
     ended(started("over_meshes", axes, "everything", devices=4))
 
@@ -388,7 +388,7 @@ def test_two_processes_have_the_losses_of_one_which_goes_on_when_one_of_them_is_
     assert len(after) < len(expected)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_end_together_and_go_on_together(tmp_path: Path):
     _, history = over_processes.run(40)
     for num_steps in (20, 40):
