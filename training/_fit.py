@@ -122,7 +122,7 @@ def fit(
         print(f"taken up at step {run.step}", flush=True)
     shown = Progress(run.step, run.start + num_steps) if progress and (first is not None or run.seen) else None
 
-    options, num_calls = _options(), 0
+    options, num_calls, num_processes = _options(), 0, jax.process_count()
     leads = lambda: checkpoints is not None and run.leads(checkpoints.best)  # noqa: E731
     reports = Reports(run, num_steps, report_every, evaluate, on_report, stop, shown)
     try:
@@ -136,7 +136,8 @@ def fit(
                     run.done += len(chunk)
                     num_calls += 1
                     check_interrupts()
-                    check_preemption(num_calls)
+                    if num_processes > 1:
+                        check_preemption(num_calls)
                     reports.make_if_due()
                     offer(run.step)
                     if reports.have_ended:

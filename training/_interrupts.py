@@ -33,16 +33,16 @@ def check_interrupts() -> None:
 
 
 def check_preemption(call: int) -> None:
-    """Raises in all processes at the same call, once any of them got SIGTERM; one process alone never does.
+    """Raises in all of several processes at the same call, once any of them got SIGTERM.
 
-    JAX listens to SIGTERM where there are several, and has them agree on a call that none has made yet.
+    JAX listens to SIGTERM there, and has them agree on a call that none has made yet.
 
     Args:
       call: how many calls of steps were made, one more each time, the same in all processes.
     Raises:
       Terminated: at the call that they agreed on.
     """
-    if jax.process_count() > 1 and jax.config.values["jax_enable_preemption_service"]:
+    if jax.config.values["jax_enable_preemption_service"]:
         from jax.experimental import multihost_utils
 
         if multihost_utils.reached_preemption_sync_point(call):
