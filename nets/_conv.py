@@ -244,11 +244,10 @@ def slide(params: dict, x: jax.Array, num: int, groups: int, **options: Any) -> 
     """Slides `w [*kernel, in / groups, out]` over `num` spatial axes, and adds `b` where there is one."""
     dtype = dtype_for(x, params["w"])
     rows, w = one_batch_axis(x, num).astype(dtype), params["w"].astype(dtype)
-    if any(jax.typeof(rows).sharding.spec):
-        if jax.typeof(w).sharding.mesh.empty:  # made outside of the mesh: its gradient asks where it lies
-            w = jax.sharding.reshard(w, PartitionSpec())
-        y = _in_axes("NSC", "SIO", "NSC", rows, w, options | {"feature_group_count": groups})
-    elif groups > 1:
+    is_spread = any(jax.typeof(rows).sharding.spec)
+    if is_spread and jax.typeof(w).sharding.mesh.empty:  # made outside of the mesh: its gradient asks where it lies
+        w = jax.sharding.reshard(w, PartitionSpec())
+    if is_spread or groups > 1:
         y = _in_axes("NSC", "SIO", "NSC", rows, w, options | {"feature_group_count": groups})
     else:
         y = convolution(rows, w, tuple(options.items()))

@@ -1,17 +1,16 @@
 """Programs that say nothing of where their products lie, under meshes whose axes ask for it."""
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 import jax
 from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
-WHOLE = PartitionSpec()
-
 
 def in_automatic_axes(
-    function: Callable[..., Any], lies: Callable[..., Any] = lambda results, *args: WHOLE
+    function: Callable[..., Any], lies: Callable[..., Any] = lambda results, *args: PartitionSpec()
 ) -> Callable[..., Any]:
     """A function of arrays in which XLA decides what lies where, whatever the axes of the mesh that it is called under.
 
@@ -27,11 +26,13 @@ def in_automatic_axes(
     """
 
     @functools.wraps(function)
-    def call(*args: Any) -> Any:
+    def call(*args: Any, **named: Any) -> Any:
         mesh = jax.sharding.get_abstract_mesh()
-        axes = tuple(name for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True) if _explicit(kind))
+        kinds = zip(mesh.axis_names, mesh.axis_types, strict=True)
+        axes = tuple(name for name, kind in kinds if kind == AxisType.Explicit)
         if not axes:
-            return function(*args)
+            return function(*args, **named)
+        args = inspect.signature(function).bind(*args, **named).args
         with jax.sharding.use_abstract_mesh(_with_automatic(mesh, axes)):
             results = jax.eval_shape(function, *jax.tree.map(_shape_of, args))
         return jax.sharding.auto_axes(function, axes=axes, out_sharding=lies(results, *args))(*args)
@@ -42,10 +43,6 @@ def in_automatic_axes(
 def spec_of(leaf: Any) -> PartitionSpec:
     """Where an array lies, as far as its type says."""
     return jax.typeof(leaf).sharding.spec
-
-
-def _explicit(kind: AxisType) -> bool:
-    return kind == AxisType.Explicit
 
 
 def _with_automatic(mesh: AbstractMesh, axes: tuple[str, ...]) -> AbstractMesh:

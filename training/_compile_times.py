@@ -51,7 +51,7 @@ class CompileTimes:
         self.num_from_cache += event == _FOUND
 
     def __str__(self) -> str:
-        rows = sorted(self.programs.items(), key=lambda item: -sum(item[1].values()) + item[1]["count"])
+        rows = sorted(self.programs.items(), key=lambda item: -sum(item[1][phase] for phase in _PHASES.values()))
         shown = [*rows[:_LONGEST], ("all", self.total)] if len(rows) > 1 else rows
         width = max(len(name) for name in ("seconds", *(name for name, _ in shown)))
         lines = [f"{'seconds':{width}}    trace    lower  compile  programs"]

@@ -82,7 +82,7 @@ def evaluate_tasks(
         check_count("evaluate_tasks", "tasks_at_once", tasks_at_once, at_least=1)
 
     @in_automatic_axes
-    def scores(params: Any, state: Any, tasks: Any, key: jax.Array | None) -> TaskScores:
+    def with_state(params: Any, state: Any, tasks: Any, key: jax.Array | None = None) -> TaskScores:
         num_tasks = check_tasks("evaluate_tasks", tasks)
         check_state("evaluate_tasks", state, inner_steps)
         keys = None if key is None else jax.random.split(key, num_tasks)
@@ -101,11 +101,8 @@ def evaluate_tasks(
 
         return _scores(over_tasks(of_task, num_tasks, tasks_at_once)((tasks, keys)), diverged_above)
 
-    def with_state(params: Any, state: Any, tasks: Any, key: jax.Array | None = None) -> TaskScores:
-        return scores(params, state, tasks, key)
-
     def without(params: Any, tasks: Any, key: jax.Array | None = None) -> TaskScores:
-        return scores(params, None, tasks, key)
+        return with_state(params, None, tasks, key)
 
     return with_state if stateful else without
 

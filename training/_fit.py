@@ -122,7 +122,7 @@ def fit(
         print(f"taken up at step {run.step}", flush=True)
     shown = Progress(run.step, run.start + num_steps) if progress and (first is not None or run.seen) else None
 
-    options, num_calls, num_processes = _options(), 0, jax.process_count()
+    options, num_processes = _options(), jax.process_count()
     leads = lambda: checkpoints is not None and run.leads(checkpoints.best)  # noqa: E731
     reports = Reports(run, num_steps, report_every, evaluate, on_report, stop, shown)
     try:
@@ -130,11 +130,11 @@ def fit(
             reports.make_if_due()  # of a run that was stopped just before one
             if first is not None and not reports.have_ended:
                 size = steps_per_call or _default_steps_per_call(step, run.train_state, first, layout)
-                for chunk in _chunks(itertools.chain([first], stream), run.done, num_steps, size, report_every):
+                chunks = _chunks(itertools.chain([first], stream), run.done, num_steps, size, report_every)
+                for num_calls, chunk in enumerate(chunks, 1):
                     run.train_state, metrics = _run_steps(step, run.train_state, chunk, layout, options)
                     run.seen.append(metrics)
                     run.done += len(chunk)
-                    num_calls += 1
                     check_interrupts()
                     if num_processes > 1:
                         check_preemption(num_calls)

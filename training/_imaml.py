@@ -104,13 +104,10 @@ def imaml(
         return one_loss(adapted, task["query"], own)
 
     @in_automatic_axes
-    def over_tasks(params: Any, tasks: Any, key: jax.Array | None) -> jax.Array:
+    def loss(params: Any, tasks: Any, key: jax.Array | None = None) -> jax.Array:
         num_tasks = check_tasks("imaml", tasks)
         keys = None if key is None else jax.random.split(key, num_tasks)
         return jnp.mean(jax.vmap(on_task, (None, 0, 0))(params, tasks, keys))
-
-    def loss(params: Any, tasks: Any, key: jax.Array | None = None) -> jax.Array:
-        return over_tasks(params, tasks, key)
 
     return loss
 

@@ -45,14 +45,11 @@ def ntk(apply: Apply, *, method: Literal["auto", "contraction", "products"] = "a
         raise ValueError(f"ntk: expected method to be 'auto', 'contraction' or 'products', got {method!r}.")
 
     @in_automatic_axes
-    def found_for(params: Any, x1: jax.Array, x2: jax.Array | None) -> jax.Array:
+    def kernel(params: Any, x1: jax.Array, x2: jax.Array | None = None) -> jax.Array:
         shape = _output_shape(apply, params, x1)
         chosen = _cheaper(apply, params, x1, x1 if x2 is None else x2) if method == "auto" else method
         found = (_contraction if chosen == "contraction" else _products)(apply, params, x1, x2)
         return jnp.swapaxes(found, 1, 2).reshape(found.shape[0], found.shape[2], *shape, *shape)
-
-    def kernel(params: Any, x1: jax.Array, x2: jax.Array | None = None) -> jax.Array:
-        return found_for(params, x1, x2)
 
     return kernel
 

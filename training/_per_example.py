@@ -151,7 +151,7 @@ def clipped_sum(
     check_chunk("clipped_sum", examples_at_once)
 
     @in_automatic_axes
-    def over_examples(params: Any, batch: Any, key: jax.Array | None, mask: Any) -> ClippedSum:
+    def sums(params: Any, batch: Any, key: jax.Array | None = None, mask: Any = None) -> ClippedSum:
         check_wide("clipped_sum", params)
 
         def of_chunk(batch: Any, keys: Any, mask: jax.Array) -> Any:
@@ -163,9 +163,6 @@ def clipped_sum(
         rows = (*rows_of("clipped_sum", batch, key), mask_of("clipped_sum", batch, mask))
         grads, (norms, losses) = in_chunks(of_chunk, rows, examples_at_once)
         return ClippedSum(grads, norms, losses)
-
-    def sums(params: Any, batch: Any, key: jax.Array | None = None, mask: Any = None) -> ClippedSum:
-        return over_examples(params, batch, key, mask)
 
     return sums
 
