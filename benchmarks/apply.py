@@ -4,13 +4,12 @@ pip install -e '.[bench]'
 python benchmarks/apply.py
 """
 
-import importlib.util
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from runner import Promise, Round, comparison, main
+from runner import Promise, Round, comparison, installed, main
 
 from renga import nets
 
@@ -113,10 +112,7 @@ def cases() -> dict[str, Round]:
         "flax": {"Flax linen": linen, "Flax NNX, nnx.jit": nnx},
         "equinox": {"Equinox, filter_jit": equinox},
     }
-    for module, makers in peers.items():
-        if importlib.util.find_spec(module):
-            found |= {name: make() for name, make in makers.items()}
-    return found
+    return found | installed(peers)
 
 
 if __name__ == "__main__":

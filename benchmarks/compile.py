@@ -9,13 +9,12 @@ One of: compile-mlp, 40 residual blocks of width 64, unrolled and scanned; compi
 Initial parameters are made beforehand. A round clears JAX's caches, so nothing is left over from the case before.
 """
 
-import importlib.util
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from runner import Promise, Round, comparison, main
+from runner import Promise, Round, comparison, installed, main
 
 from renga import nets
 
@@ -147,10 +146,7 @@ def mlp() -> Mapping[str, Round]:
         },
         "equinox": {"Equinox, a loop": equinox},
     }
-    for module, makers in peers.items():
-        if importlib.util.find_spec(module):
-            cases |= {name: make() for name, make in makers.items()}
-    return cases
+    return cases | installed(peers)
 
 
 @comparison(

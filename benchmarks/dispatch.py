@@ -7,14 +7,13 @@ does the same arithmetic, with its buffers donated where it can.
     python benchmarks/dispatch.py
 """
 
-import importlib.util
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from runner import Promise, Round, apart, comparison, main
+from runner import Promise, Round, apart, comparison, installed, main
 
 from renga import nets, optim, training
 
@@ -178,15 +177,13 @@ def cases() -> dict[str, Round]:
         "plain JAX, with a key": plain_step(tx, with_key=True),
         "renga, with a key": renga_step(with_key=True),
     }
-    peers: dict[str, tuple[str, Callable[[], Round]]] = {
-        "haiku": ("Haiku", lambda: haiku_step(tx)),
-        "flax": ("Flax linen, TrainState", lambda: flax_step(tx)),
-        "equinox": ("Equinox, filter_jit", lambda: equinox_step(tx)),
-        "torch": ("torch, fused Adam", lambda: apart(torch_step)),
+    peers: dict[str, dict[str, Callable[[], Round]]] = {
+        "haiku": {"Haiku": lambda: haiku_step(tx)},
+        "flax": {"Flax linen, TrainState": lambda: flax_step(tx)},
+        "equinox": {"Equinox, filter_jit": lambda: equinox_step(tx)},
+        "torch": {"torch, fused Adam": lambda: apart(torch_step)},
     }
-    for module, (name, make) in peers.items():
-        if importlib.util.find_spec(module):
-            found[name] = make()
+    found |= installed(peers)
     return found
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from runner import Promise, Round, Work, apart, comparison, main
+from runner import Promise, Round, Work, apart, comparison, installed, main
 from steps import cross_entropy, equinox_step, jax_step, torch_step
 
 from renga import nets
@@ -152,14 +152,12 @@ def torch(*, compiled: bool) -> Round:
 def cases() -> dict[str, Round]:
     """Every case whose library is installed."""
     found = {"renga": renga()}
-    peers: dict[str, tuple[str, Callable[[], Round]]] = {
-        "haiku": ("Haiku", haiku),
-        "flax": ("Flax linen", flax),
-        "equinox": ("Equinox", equinox),
+    peers: dict[str, dict[str, Callable[[], Round]]] = {
+        "haiku": {"Haiku": haiku},
+        "flax": {"Flax linen": flax},
+        "equinox": {"Equinox": equinox},
     }
-    for module, (name, make) in peers.items():
-        if importlib.util.find_spec(module):
-            found[name] = make()
+    found |= installed(peers)
     if importlib.util.find_spec("torch"):
         found["torch, eager"] = apart(torch, compiled=False)
         found["torch, compiled"] = apart(torch, compiled=True)

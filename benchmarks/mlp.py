@@ -4,14 +4,13 @@ pip install -e '.[bench]'
 python benchmarks/mlp.py
 """
 
-import importlib.util
 import itertools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from runner import Promise, Round, Work, apart, comparison, main
+from runner import Promise, Round, Work, apart, comparison, installed, main
 from steps import cross_entropy, equinox_step, jax_step, torch_step
 
 from renga import nets
@@ -114,10 +113,7 @@ def cases() -> dict[str, Round]:
             "torch, compiled": lambda: apart(torch, compiled=True),
         },
     }
-    for module, makers in peers.items():
-        if importlib.util.find_spec(module):
-            found |= {name: make() for name, make in makers.items()}
-    return found
+    return found | installed(peers)
 
 
 if __name__ == "__main__":

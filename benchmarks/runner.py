@@ -10,6 +10,7 @@ A function that returns cases joins by the decorator `comparison`; `main()` at t
 
 import argparse
 import fnmatch
+import importlib.util
 import json
 import multiprocessing
 import os
@@ -121,6 +122,12 @@ def compare(cases: Mapping[str, Round], baseline: str, num_rounds: int) -> dict[
             units = cases[name]()
             times[name].append((time.perf_counter() - start) / units * 1e6)
     return {name: _timing(each, times[baseline]) for name, each in times.items()}
+
+
+def installed(peers: Mapping[str, Mapping[str, Callable[[], Round]]]) -> dict[str, Round]:
+    """The cases of those modules that are installed, made: `{module: {name of a case: what makes it}}`."""
+    there = [makers for module, makers in peers.items() if importlib.util.find_spec(module)]
+    return {name: make() for makers in there for name, make in makers.items()}
 
 
 def apart(make: Callable[..., Round], *args: Any, **options: Any) -> Round:
