@@ -23,14 +23,14 @@ X, Y = jnp.ones((16, SIZES[0])), jnp.ones((16, SIZES[-1]))
 BATCH = {"x": X, "y": Y}
 
 
-def loop(step: Callable[..., tuple[Any, Any]], carry: Any, *, donated: bool = True) -> Round:
-    """A round of steps from one initial carry."""
+def loop(step: Callable[..., tuple[Any, Any]], carry: Any, batch: Any = BATCH) -> Round:
+    """A round of steps from one initial carry, which is donated."""
 
     def run() -> int:
-        state = jax.tree.map(jnp.copy, carry) if donated else carry
+        state = jax.tree.map(jnp.copy, carry)
         metrics = None
         for _ in range(NUM_STEPS):
-            state, metrics = step(state, BATCH)
+            state, metrics = step(state, batch)
         jax.block_until_ready((state, metrics))
         return NUM_STEPS
 
@@ -55,7 +55,7 @@ def plain_loss(params: dict, batch: dict) -> jax.Array:
     return jnp.mean((plain_apply(params, batch["x"]) - batch["y"]) ** 2)
 
 
-def plain_step(tx: optax.GradientTransformation, *, with_key: bool) -> Round:
+def plain_step(tx: optax.GradientTransformation, *, with_key: bool, batch: Any = BATCH) -> Round:
     """What one writes without a library; with a key, that is split at each step."""
 
     def step(carry: tuple, batch: dict) -> tuple[tuple, jax.Array]:
@@ -67,7 +67,7 @@ def plain_step(tx: optax.GradientTransformation, *, with_key: bool) -> Round:
 
     params = plain_params()
     key = [jax.random.key(0)] if with_key else []
-    return loop(jax.jit(step, donate_argnums=0), (params, tx.init(params), *key))
+    return loop(jax.jit(step, donate_argnums=0), (params, tx.init(params), *key), batch)
 
 
 def renga_step(*, with_key: bool) -> Round:

@@ -38,10 +38,14 @@ def begin(widths: tuple[int, ...], batch: Any) -> tuple[Any, training.TrainState
     return training.step(loss_fn, tx), training.init(net.init(jax.random.key(0), batch["x"]), tx)
 
 
+def on_host(batch: Any) -> Any:
+    """A batch as data sets give it, in arrays of NumPy."""
+    return jax.tree.map(np.asarray, batch)
+
+
 def fitted(widths: tuple[int, ...], batch: Any, num_steps: int, steps_per_call: int) -> Round:
-    """`fit`, with batches that come from NumPy."""
+    """`fit`, with batches as they are given."""
     step, train_state = begin(widths, batch)
-    batch = jax.tree.map(np.asarray, batch)
 
     def run() -> int:
         found, _ = training.fit(
@@ -75,7 +79,6 @@ def in_one_call(widths: tuple[int, ...], batch: Any, num_steps: int, *, by_hand:
 def in_calls_by_hand(widths: tuple[int, ...], batch: Any, num_steps: int, steps_per_call: int) -> Round:
     """What `fit` does with batches from NumPy, as one writes it: stacked, and scanned over."""
     step, train_state = begin(widths, batch)
-    batch = jax.tree.map(np.asarray, batch)
     call = jax.jit(lambda train_state, batches: lax.scan(step, train_state, batches), donate_argnums=0)
 
     def run() -> int:
@@ -126,16 +129,22 @@ def nnx_step() -> Round:
     num_rounds=25,
     promises=[
         Promise("renga, fit, 1 a call", "plain JAX, dict params", 1.1),
-        Promise("renga, fit, 10 a call", "plain JAX, dict params", 0.5),
-        Promise("renga, fit, 100 a call", "plain JAX, dict params", 0.5),
+        Promise("renga, fit, 1 a call, batches from NumPy", "plain JAX, dict params, batches from NumPy", 1.1),
+        Promise("renga, fit, 10 a call, batches from NumPy", "plain JAX, dict params", 0.5),
+        Promise("renga, fit, 100 a call, batches from NumPy", "plain JAX, dict params", 0.5),
     ],
 )
 def calls() -> Mapping[str, Round]:
     """The smallest of steps."""
     ours = dispatch.SIZES, dispatch.BATCH, dispatch.NUM_STEPS
+    from_numpy = dispatch.SIZES, on_host(dispatch.BATCH), dispatch.NUM_STEPS
     found = dispatch.cases()
+    found["plain JAX, dict params, batches from NumPy"] = dispatch.plain_step(
+        optax.adam(1e-3), with_key=False, batch=on_host(dispatch.BATCH)
+    )
+    found["renga, fit, 1 a call"] = fitted(*ours, 1)
     for steps_per_call in (1, 10, 100):
-        found[f"renga, fit, {steps_per_call} a call"] = fitted(*ours, steps_per_call)
+        found[f"renga, fit, {steps_per_call} a call, batches from NumPy"] = fitted(*from_numpy, steps_per_call)
     found["renga, loop, all in one call"] = in_one_call(*ours, by_hand=False)
     found["scan by hand, all in one call"] = in_one_call(*ours, by_hand=True)
     if importlib.util.find_spec("flax"):
@@ -158,8 +167,9 @@ def scan() -> Mapping[str, Round]:
     return {
         "scan by hand": make(by_hand=True),
         "renga, loop": make(by_hand=False),
-        "scan by hand, 10 a call, batches from NumPy": in_calls_by_hand(WIDTHS, batch, NUM_STEPS, 10),
-        "renga, fit, 10 a call": fitted(WIDTHS, batch, NUM_STEPS, 10),
+        "scan by hand, 10 a call, batches from NumPy": in_calls_by_hand(WIDTHS, on_host(batch), NUM_STEPS, 10),
+        "renga, fit, 10 a call, batches from NumPy": fitted(WIDTHS, on_host(batch), NUM_STEPS, 10),
+        "renga, fit, 1 a call, batches from NumPy": fitted(WIDTHS, on_host(batch), NUM_STEPS, 1),
         "renga, fit, 1 a call": fitted(WIDTHS, batch, NUM_STEPS, 1),
     }
 

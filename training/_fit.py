@@ -1,20 +1,15 @@
 """The loop: several steps a dispatch, donated buffers, metrics on the device until they are reported."""
 
-import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
-from jax import lax
 from jax.sharding import Mesh
 
+from ._calls import Calls, Step
 from ._checkpoints import Checkpoints
 from ._checks import check_count
-from ._compiler import compiler_options
-from ._convolutions import is_slow_in_loops
 from ._data import Resumable
 from ._interrupts import check_interrupts, check_preemption
 from ._keeping import HALF_A_MINUTE, Every, keeping
@@ -22,11 +17,8 @@ from ._progress import Progress
 from ._reports import Reports
 from ._run import Row, check_checkpoints, taken_up
 from ._sharding import ShardingRules
-from ._spread import Layout, SpreadStep, layout_of
+from ._spread import layout_of
 from ._state import TrainState
-
-Options = tuple[tuple[str, str], ...]
-Step = Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]
 
 
 def fit(
@@ -113,7 +105,7 @@ def fit(
     check_checkpoints(checkpoints, checkpoint_every, batches, mesh)
     layout = layout_of(train_state, mesh, rules)
     if layout is not None:
-        step, train_state = SpreadStep(step, layout), layout.put(train_state)
+        train_state = layout.put(train_state)
     run = taken_up(train_state, checkpoints, num_steps)
     stream = batches.starting_at(run.step) if isinstance(batches, Resumable) else iter(batches)
     first = None if run.done == num_steps else next(stream, None)
@@ -122,25 +114,23 @@ def fit(
         print(f"taken up at step {run.step}", flush=True)
     shown = Progress(run.step, run.start + num_steps) if progress and (first is not None or run.seen) else None
 
-    options, num_processes = _options(), jax.process_count()
+    calls, num_processes = Calls(step, layout), jax.process_count()
     leads = lambda: checkpoints is not None and run.leads(checkpoints.best)  # noqa: E731
     reports = Reports(run, num_steps, report_every, evaluate, on_report, stop, shown)
     try:
         with keeping(checkpoints, checkpoint_every, run.place, begin=run.step, saved=run.saved, leads=leads) as offer:
             reports.make_if_due()  # of a run that was stopped just before one
             if first is not None and not reports.have_ended:
-                size = steps_per_call or _default_steps_per_call(step, run.train_state, first, layout)
+                size = steps_per_call or calls.default_size(run.train_state, first)
                 chunks = _chunks(itertools.chain([first], stream), run.done, num_steps, size, report_every)
                 for num_calls, chunk in enumerate(chunks, 1):
-                    run.train_state, metrics = _run_steps(step, run.train_state, chunk, layout, options)
-                    run.seen.append(metrics)
-                    run.done += len(chunk)
+                    calls.make(run, chunk)
                     check_interrupts()
                     if num_processes > 1:
                         check_preemption(num_calls)
-                    reports.make_if_due()
+                    reported = reports.make_if_due()
                     offer(run.step)
-                    if reports.have_ended:
+                    if reported and reports.have_ended:
                         break
             if run.seen:  # the batches ended between two reports
                 reports.make()
@@ -150,66 +140,13 @@ def fit(
     return run.train_state, run.history
 
 
-def default_steps_per_call(step: Step, train_state: TrainState, batch: Any) -> int:
-    """How many steps `fit` puts into one dispatch unless told.
-
-    Ten hide most of what Python costs. On CPUs it is one where a convolution would be slow inside a loop.
-    """
-    slow = is_slow_in_loops(_checked.trace(step, train_state, batch).jaxpr.jaxpr)
-    return 1 if slow and jax.default_backend() == "cpu" else 10
-
-
-def _default_steps_per_call(step: Step, train_state: TrainState, batch: Any, layout: Layout | None) -> int:
-    if layout is None:
-        return default_steps_per_call(step, train_state, batch)
-    with jax.set_mesh(layout.mesh):
-        return default_steps_per_call(step, train_state, layout.spread(batch))
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _checked(step: Step, train_state: TrainState, batch: Any) -> tuple[TrainState, dict[str, jax.Array]]:
-    """A step, traced once for both of the programs that it is part of."""
-    train_state, metrics = step(train_state, batch)
-    for name, value in metrics.items():
-        if jnp.shape(value) != ():
-            raise ValueError(f"fit: expected metrics/{name} to be a scalar, got shape {jnp.shape(value)}")
-    return train_state, metrics
-
-
-def _train_step(step: Step, train_state: TrainState, batch: Any) -> tuple[TrainState, dict[str, jax.Array]]:
-    return _checked(step, train_state, batch)
-
-
-def _train_steps(step: Step, train_state: TrainState, batches: Any) -> tuple[TrainState, dict[str, jax.Array]]:
-    return lax.scan(functools.partial(_checked, step), train_state, batches)
-
-
-def _options() -> Options:
-    return tuple(compiler_options().items())
-
-
-@functools.cache
-def _compiled(function: Callable[..., Any], options: Options) -> Any:
-    """Steps under `jit`, one function for all runs, so that equal steps are compiled once."""
-    return jax.jit(function, static_argnums=0, donate_argnums=1, compiler_options=dict(options))
-
-
-def _run_steps(
-    step: Step, train_state: TrainState, chunk: list[Any], layout: Layout | None, options: Options
-) -> tuple[TrainState, dict[str, jax.Array]]:
-    """Steps over batches in one dispatch; metrics `[steps]`, or `[]` for one."""
-    function, steps = (_train_step, None) if len(chunk) == 1 else (_train_steps, len(chunk))
-    run, batches = _compiled(function, options), chunk[0] if steps is None else _stack(chunk)
-    if layout is None:
-        return run(step, train_state, batches)
-    with jax.set_mesh(layout.mesh):
-        return run(step, train_state, layout.spread(batches, steps=steps))
-
-
 def _chunks(
     stream: Iterator[Any], done: int, num_steps: int, steps_per_call: int, report_every: int
 ) -> Iterator[list[Any]]:
     """Batches in the groups that go into one dispatch; no group crosses a report."""
+    if steps_per_call == 1:
+        yield from ([batch] for batch in itertools.islice(stream, num_steps - done))
+        return
     while done < num_steps:
         size = min(steps_per_call, report_every - done % report_every, num_steps - done)
         chunk = list(itertools.islice(stream, size))
@@ -217,13 +154,3 @@ def _chunks(
             return
         yield chunk
         done += len(chunk)
-
-
-def _stack(chunk: list[Any]) -> Any:
-    def stack(*leaves: Any) -> Any:
-        shapes = {np.shape(leaf) for leaf in leaves}
-        if len(shapes) > 1:
-            raise ValueError(f"fit: expected batches of one shape, got {' and '.join(map(str, sorted(shapes)))}")
-        return (jnp if isinstance(leaves[0], jax.Array) else np).stack(leaves)
-
-    return jax.tree.map(stack, *chunk)

@@ -10,7 +10,8 @@ import numpy as np
 
 from ._guarded import NotFiniteError, told_apart
 from ._progress import Progress
-from ._run import Row, Run, columns
+from ._run import Row, Run
+from ._seen import Seen
 from ._state import TrainState
 
 
@@ -41,10 +42,13 @@ class Reports:
         """Whether the run ends after the report that was just made."""
         return bool(self.stop and self.run.history and not self.run.seen and self.stop(self.run.history))
 
-    def make_if_due(self) -> None:
-        """Makes a report after as many steps as there are between two, and after the last one."""
-        if self.run.seen and (self.run.done % self.every == 0 or self.run.done == self.num_steps):
+    def make_if_due(self) -> bool:
+        """Makes a report after as many steps as there are between two, and after the last one; says whether it did."""
+        done = self.run.done
+        due = (done % self.every == 0 or done == self.num_steps) and bool(self.run.seen)
+        if due:
             self.make()
+        return due
 
     def make(self) -> None:
         """Makes a report of all steps since the last one; one that is cut short is made again.
@@ -67,8 +71,8 @@ class Reports:
             raise NotFiniteError(broken, jax.tree.map(jnp.copy, run.train_state))
 
 
-def _means(seen: list[dict[str, Any]]) -> Row:
-    return {name: float(column.mean()) for name, column in columns(jax.device_get(seen)).items()}
+def _means(seen: Seen) -> Row:
+    return {name: float(column.mean()) for name, column in seen.columns().items()}
 
 
 def _number(name: str, value: Any) -> Any:

@@ -14,6 +14,7 @@ from ._checkpoints import Checkpoints
 from ._checks import check_count
 from ._data import Resumable
 from ._keeping import Place
+from ._seen import Seen
 from ._state import TrainState
 
 Row = dict[str, float]
@@ -27,7 +28,7 @@ class Run:
       train_state: after the steps that were made.
       start: the step that the whole run starts from.
       done: steps made since then.
-      seen: metrics since the last report, of one step or several each.
+      seen: metrics since the last report.
       history: rows of the reports.
       saved: whether a checkpoint says all this.
     """
@@ -35,7 +36,7 @@ class Run:
     train_state: TrainState
     start: int
     done: int = 0
-    seen: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    seen: Seen = dataclasses.field(default_factory=Seen)
     history: list[Row] = dataclasses.field(default_factory=list)
     saved: bool = False
 
@@ -46,11 +47,9 @@ class Run:
 
     def place(self) -> Place:
         """What a checkpoint holds of it."""
-        fetched = jax.device_get(self.seen)
-        self.seen[:] = fetched
         extra = {
             "start": self.start,
-            "seen": {name: column.tolist() for name, column in columns(fetched).items()},
+            "seen": {name: column.tolist() for name, column in self.seen.columns().items()},
             "history": self.history,
         }
         is_reported = bool(self.history) and self.history[-1]["step"] == self.step
@@ -97,18 +96,10 @@ def taken_up(train_state: TrainState, checkpoints: Checkpoints | None, num_steps
         jax.tree.map(settled, checkpoints.restore(train_state, step=saved.step)),
         start,
         saved.step - start,
-        [seen] if seen else [],
+        Seen(seen),
         saved.extra["history"],
         saved=not seen,
     )
-
-
-def columns(fetched: list[dict[str, Any]]) -> dict[str, np.ndarray]:
-    """Metrics of each step, `{name: [steps]}` of float64."""
-    names = fetched[0] if fetched else ()
-    return {
-        name: np.concatenate([np.atleast_1d(metrics[name]).astype(np.float64) for metrics in fetched]) for name in names
-    }
 
 
 def check_checkpoints(checkpoints: object, every: object, batches: object, mesh: object) -> None:

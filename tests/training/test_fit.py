@@ -1,5 +1,6 @@
 """The loop against a loop of one's own, its reports, and its errors."""
 
+import functools
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -11,7 +12,8 @@ import numpy as np
 import pytest
 
 from renga import nets, optim, training
-from renga.training._fit import default_steps_per_call
+from renga.training._calls import default_steps_per_call
+from renga.training._seen import ROWS
 
 from ..optim.trees import assert_close, assert_same
 
@@ -42,7 +44,9 @@ def feed() -> training.Batches:
 STEP = training.step(loss_fn, TX)
 
 
-def mean_step(train_state: training.TrainState, batch: Any) -> tuple[training.TrainState, dict[str, jax.Array]]:
+def mean_step(
+    train_state: training.TrainState, batch: Any, where: str = ""
+) -> tuple[training.TrainState, dict[str, jax.Array]]:
     """A step of one's own that only counts, and reports the mean of its batch."""
     return train_state._replace(step=train_state.step + 1), {"mean": jnp.mean(batch)}
 
@@ -75,6 +79,38 @@ def test_the_history_has_means_since_the_last_report(steps_per_call: int):
     train_state, history = count(9, num_steps=9, report_every=4, steps_per_call=steps_per_call)
     assert history == [{"step": 4, "mean": 1.5}, {"step": 8, "mean": 5.5}, {"step": 9, "mean": 8.0}]
     assert train_state.step == 9
+
+
+@pytest.mark.parametrize("report_every", [ROWS - 1, ROWS, ROWS + 1, 2 * ROWS, 3 * ROWS])
+def test_metrics_of_single_steps_lose_none_where_their_record_is_full(report_every: int):
+    _, history = count(2 * ROWS + 3, num_steps=2 * ROWS + 3, report_every=report_every, steps_per_call=1)
+    sums, last = 0.0, 0
+    for row in history:
+        sums, last = sums + row["mean"] * (row["step"] - last), int(row["step"])
+    assert (last, sums) == (2 * ROWS + 3, sum(range(2 * ROWS + 3)))
+
+
+@pytest.mark.parametrize("where", ["committed", "Auto", "Explicit"])
+def test_single_steps_are_compiled_once_wherever_the_train_state_lies(where: str):
+    train_state, step = training.init(jnp.zeros(()), optim.sgd(0.1)), functools.partial(mean_step, where=where)
+    options: dict[str, Any] = {"num_steps": 7, "steps_per_call": 1, "report_every": 3, "progress": False}
+    if where == "committed":
+        train_state = jax.device_put(train_state, jax.devices()[0])
+    else:
+        options["mesh"] = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType[where],))
+    with training.compile_times() as times:
+        _, history = training.fit(
+            step,
+            train_state,
+            [np.ones(2)] * 7,
+            num_steps=7,
+            steps_per_call=1,
+            report_every=3,
+            progress=False,
+            **options,
+        )
+    assert [row["mean"] for row in history] == [1.0, 1.0, 1.0]
+    assert times.programs["_train_step"]["count"] == 1
 
 
 def test_reports_are_counted_from_where_the_run_starts():
