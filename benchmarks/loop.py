@@ -1,8 +1,8 @@
 """What a loop costs beside its steps: Python's part of `fit` and of loops by hand, and the loops inside a program.
 
 `calls` is the smallest of train steps, an 8-16-1 MLP on batches of 16 by Adam: one step a call by hand in every
-library, and several a call. `scan` is an MLP on batches of 128 images of digits: the loops here beside the bare scan of
-the same steps.
+library, ours as `renga`, and by `fit` one or several a call. `scan` is an MLP on batches of 128 images of digits: the
+loops here beside the bare scan of the same steps.
 
     pip install -e '.[bench]'
     python benchmarks/loop.py calls
@@ -128,7 +128,7 @@ def nnx_step() -> Round:
     "plain JAX, dict params",
     num_rounds=25,
     promises=[
-        Promise("renga, fit, 1 a call", "plain JAX, dict params", 1.1),
+        Promise("renga, fit, 1 a call", "renga", 1.1),
         Promise("renga, fit, 1 a call, batches from NumPy", "plain JAX, dict params, batches from NumPy", 1.1),
         Promise("renga, fit, 10 a call, batches from NumPy", "plain JAX, dict params", 0.5),
         Promise("renga, fit, 100 a call, batches from NumPy", "plain JAX, dict params", 0.5),

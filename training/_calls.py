@@ -12,7 +12,7 @@ from jax import lax
 from ._compiler import compiler_options
 from ._convolutions import is_slow_in_loops
 from ._run import Run
-from ._seen import Record, empty_record
+from ._seen import Columns, noted
 from ._spread import Layout, SpreadStep
 from ._state import TrainState
 
@@ -27,9 +27,8 @@ class Calls:
         options = tuple(compiler_options().items())
         self._step = step if layout is None else SpreadStep(step, layout)
         self._layout = layout
-        self._one = _compiled(_train_step, (1, 2), options)
-        self._several = _compiled(_train_steps, (1,), options)
-        self._empty_record: Callable[[], Record] | None = None
+        self._one, self._several = _compiled(self._step, options)
+        self._columns: Columns | None = None
 
     def make(self, run: Run, chunk: list[Any]) -> None:
         """Makes a step for every batch of a chunk, in one dispatch; the run holds what comes of them."""
@@ -51,20 +50,16 @@ class Calls:
         layout = self._layout
         if len(chunk) == 1:
             batch = chunk[0] if layout is None else layout.spread(chunk[0])
-            if (record := run.seen.record) is None:
-                record = self._new_record(run.train_state, batch)
-            run.train_state, record = self._one(self._step, run.train_state, record, batch)
-            run.seen.add_one(record)
+            if self._columns is None:
+                _, metrics = _checked.eval_shape(self._step, run.train_state, batch)
+                self._columns = Columns.of(metrics, near=run.train_state.step)
+            record = self._columns.empty() if run.seen.record is None else run.seen.record
+            run.train_state, record = self._one(run.train_state, record, batch)
+            run.seen.add_one(record, self._columns)
         else:
             batches = _stack(chunk) if layout is None else layout.spread(_stack(chunk), steps=len(chunk))
-            run.train_state, metrics = self._several(self._step, run.train_state, batches)
+            run.train_state, metrics = self._several(run.train_state, batches)
             run.seen.add_several(metrics)
-
-    def _new_record(self, train_state: TrainState, batch: Any) -> Record:
-        if self._empty_record is None:
-            _, metrics = _checked.eval_shape(self._step, train_state, batch)
-            self._empty_record = empty_record(metrics, near=train_state.step)
-        return self._empty_record()
 
 
 def default_steps_per_call(step: Step, train_state: TrainState, batch: Any) -> int:
@@ -83,22 +78,27 @@ def _checked(step: Step, train_state: TrainState, batch: Any) -> tuple[TrainStat
     for name, value in metrics.items():
         if jnp.shape(value) != ():
             raise ValueError(f"fit: expected metrics/{name} to be a scalar, got shape {jnp.shape(value)}")
+        if not jnp.isrealobj(value):
+            raise ValueError(f"fit: expected metrics/{name} to be a real number, got {value.dtype}")
     return train_state, metrics
 
 
-def _train_step(step: Step, train_state: TrainState, record: Record, batch: Any) -> tuple[TrainState, Record]:
-    train_state, metrics = _checked(step, train_state, batch)
-    return train_state, record.noting(metrics)
+@functools.lru_cache(maxsize=128)
+def _compiled(step: Step, options: tuple[tuple[str, str], ...]) -> tuple[Any, Any]:
+    """One step under `jit`, and several, the same functions for all runs of equal steps: compiled once.
 
+    The step is no static argument, since to compare it at every call takes 2 % of a small one.
+    """
 
-def _train_steps(step: Step, train_state: TrainState, batches: Any) -> tuple[TrainState, Metrics]:
-    return lax.scan(functools.partial(_checked, step), train_state, batches)
+    def _train_step(train_state: TrainState, record: jax.Array, batch: Any) -> tuple[TrainState, jax.Array]:
+        train_state, metrics = _checked(step, train_state, batch)
+        return train_state, noted(record, metrics)
 
+    def _train_steps(train_state: TrainState, batches: Any) -> tuple[TrainState, Metrics]:
+        return lax.scan(functools.partial(_checked, step), train_state, batches)
 
-@functools.cache
-def _compiled(function: Callable[..., Any], donated: tuple[int, ...], options: tuple[tuple[str, str], ...]) -> Any:
-    """Steps under `jit`, one function for all runs, so that equal steps are compiled once."""
-    return jax.jit(function, static_argnums=0, donate_argnums=donated, compiler_options=dict(options))
+    jit = functools.partial(jax.jit, compiler_options=dict(options))
+    return jit(_train_step, donate_argnums=(0, 1)), jit(_train_steps, donate_argnums=0)
 
 
 def _stack(chunk: list[Any]) -> Any:

@@ -90,6 +90,19 @@ def test_metrics_of_single_steps_lose_none_where_their_record_is_full(report_eve
     assert (last, sums) == (2 * ROWS + 3, sum(range(2 * ROWS + 3)))
 
 
+def test_metrics_of_single_steps_keep_every_bit_whatever_their_dtype():
+    values = {
+        "flag": jnp.bool_(True), "byte": jnp.int8(-100), "half": jnp.float16(0.1), "brain": jnp.bfloat16(-3e38),
+        "single": jnp.float32(1e-40), "large": jnp.uint32(2**32 - 1), "count": jnp.int32(-(2**31)),
+        "nothing": jnp.float32(jnp.nan),
+    }  # fmt: skip
+    step = lambda train_state, batch: (train_state, values)  # noqa: E731
+    state = training.init(jnp.zeros(()), optim.sgd(0.1))
+    _, (row,) = training.fit(step, state, [np.ones(2)] * 3, num_steps=3, steps_per_call=1, progress=False)
+    expected = {name: float(value) for name, value in values.items()}
+    np.testing.assert_equal({name: row[name] for name in values}, expected)
+
+
 @pytest.mark.parametrize("where", ["committed", "Auto", "Explicit"])
 def test_single_steps_are_compiled_once_wherever_the_train_state_lies(where: str):
     train_state, step = training.init(jnp.zeros(()), optim.sgd(0.1)), functools.partial(mean_step, where=where)
@@ -99,16 +112,7 @@ def test_single_steps_are_compiled_once_wherever_the_train_state_lies(where: str
     else:
         options["mesh"] = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType[where],))
     with training.compile_times() as times:
-        _, history = training.fit(
-            step,
-            train_state,
-            [np.ones(2)] * 7,
-            num_steps=7,
-            steps_per_call=1,
-            report_every=3,
-            progress=False,
-            **options,
-        )
+        _, history = training.fit(step, train_state, [np.ones(2)] * 7, **options)
     assert [row["mean"] for row in history] == [1.0, 1.0, 1.0]
     assert times.programs["_train_step"]["count"] == 1
 
@@ -357,6 +361,14 @@ def test_a_metric_that_is_no_scalar_is_refused(steps_per_call: int):
         training.fit(
             step, train_state, np.ones((2, 4), np.float32), num_steps=2, steps_per_call=steps_per_call, progress=False
         )
+
+
+@pytest.mark.parametrize("steps_per_call", [1, 2])
+def test_a_complex_metric_is_refused(steps_per_call: int):
+    step = lambda train_state, batch: (train_state, {"phase": 1j * jnp.sum(batch)})  # noqa: E731
+    state = training.init(jnp.zeros(()), optim.sgd(0.1))
+    with pytest.raises(ValueError, match=r"^fit: expected metrics/phase to be a real number, got complex64"):
+        training.fit(step, state, [np.ones(2)] * 4, num_steps=4, steps_per_call=steps_per_call, progress=False)
 
 
 def test_what_evaluate_returns_is_a_number_in_the_history_whatever_it_was():
