@@ -1,10 +1,12 @@
 """Checkpoints of a run: whole or not there, kept by number and by merit, written beside the run."""
 
 import contextlib
+import errno
 import json
 import math
 import os
 import re
+import shutil
 import threading
 import warnings
 from pathlib import Path
@@ -21,6 +23,10 @@ _NAME = re.compile(r"step_(\d+)(?:\.(\d+))?")
 
 class CheckpointError(RuntimeError):
     """A checkpoint that could not be written, or none that is whole where there should be one."""
+
+
+class AllDamagedError(CheckpointError):
+    """Checkpoints of which none is as it was saved: there is nothing to go on from."""
 
 
 class CheckpointWarning(UserWarning):
@@ -155,7 +161,7 @@ class Checkpoints:
         damaged = sorted(path.name for path in self._found("*.damaged*"))
         if not damaged:
             return None
-        raise CheckpointError(
+        raise AllDamagedError(
             f"checkpoints: expected one in {self.directory} that is as it was saved, got {', '.join(damaged)} only. "
             "Remove them to start anew."
         )
@@ -196,6 +202,7 @@ class Checkpoints:
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             self._clear_away()
+            _check_space(self.directory, len(text) + sum(array.nbytes for array in arrays))
             path.mkdir()
             _sealed.write_whole(path / RECORD, text.encode())
             _stored.write(path / ARRAYS, arrays)
@@ -236,6 +243,20 @@ class Checkpoints:
         return sorted((int(m[1]), int(m[2] or 0), path) for m, path in named if m and _sealed.is_sealed(path))
 
 
+def _check_space(directory: Path, size: int) -> None:
+    """Refuses what does not fit before the disk is full, for all who write to it.
+
+    Arrays are compressed, by much or by little: room for them as they are is asked for, and for a MB of the format's.
+
+    Raises:
+      OSError: such as the system raises.
+    """
+    size, free = size + 2**20, shutil.disk_usage(directory).free
+    if free < size:
+        said = f"{os.strerror(errno.ENOSPC)}: {size / 1e6:,.1f} MB wanted, {free / 1e6:,.1f} MB free"
+        raise OSError(errno.ENOSPC, said)
+
+
 def _record(path: Path) -> dict[str, Any]:
     return json.loads((path / RECORD).read_text(encoding="utf-8"))
 
@@ -260,6 +281,8 @@ def _set_aside(path: Path, found: str) -> str:
 
 def _reason(error: BaseException) -> str:
     """Why something could not be written, in the words of the system where there are such."""
-    number = re.search(r"os_error_code='(\d+)'", str(error))
-    code = error.errno if isinstance(error, OSError) else int(number[1]) if number else None
-    return f"'{os.strerror(code)}'" if code else f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+    if isinstance(error, OSError) and error.strerror:
+        return f"'{error.strerror}'"
+    if number := re.search(r"os_error_code='(\d+)'", str(error)):
+        return f"'{os.strerror(int(number[1]))}'"
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"

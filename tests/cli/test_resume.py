@@ -158,6 +158,7 @@ def test_where_all_checkpoints_are_damaged_the_run_fails_in_one_line(renga, monk
     assert answer.code == 1
     assert re.match(r"renga: checkpoints: expected one in .* that is as it was saved, got step_", answer.err)
     assert answer.err.count("\n") == 1
+    assert "goes on" not in answer.err
     assert [row["step"] for row in rows(Path("run"))] == [10, 20]
 
 

@@ -16,7 +16,7 @@ import optax
 import pytest
 
 from renga import nets, optim, training
-from renga.training import _checkpoints, _sealed
+from renga.training import _checkpoints, _sealed, _stored
 
 from ..optim.trees import assert_same, types
 
@@ -314,6 +314,22 @@ def test_a_full_disk_loses_nothing_good_and_says_so(tmp_path: Path, monkeypatch:
     assert names(tmp_path) == ["step_10"]
     checkpoints.save(30, {"at": np.array(30)})
     assert checkpoints.restore({"at": np.array(0)})["at"] == 30
+
+
+def test_what_does_not_fit_is_not_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    checkpoints, wrote = saved(tmp_path, 10), []
+    with monkeypatch.context() as patch:
+        usage = shutil.disk_usage(tmp_path)._replace(free=2_000_000)
+        patch.setattr(shutil, "disk_usage", lambda path: usage)
+        patch.setattr(_stored, "write", lambda *args: wrote.append(args))
+        checkpoints.save(20, {"at": np.zeros(250_000)})
+        message = (
+            f"checkpoints: expected to write {tmp_path / 'step_20'}, got 'No space left on device: 3.0 MB wanted, "
+            "2.0 MB free'. Saved before, and as they were: 10."
+        )
+        with pytest.raises(training.CheckpointError, match=f"^{re.escape(message)}$"):
+            checkpoints.wait()
+    assert (wrote, names(tmp_path)) == ([], ["step_10"])
 
 
 def test_all_of_it_is_on_the_disk_before_it_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import jax
 import numpy as np
 
-from .._checkpoints import Checkpoints
+from .._checkpoints import AllDamagedError, Checkpoints
 from .._keeping import HALF_A_MINUTE
 from .._logs import Log, csv_log, json_log, logs
 from .._sealed import write_whole
@@ -191,7 +191,7 @@ def _under_way(run: RunDirectory) -> Iterator[None]:
         run.end()
     except BaseException as error:
         error.add_note(f"{run.path} holds {run.contents()}")
-        if not isinstance(error, RunError | ConfigError):
+        if not isinstance(error, RunError | ConfigError | AllDamagedError):
             error.add_note(f"renga resume {run.path} goes on")
         raise
     finally:
