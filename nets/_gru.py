@@ -4,11 +4,12 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from ._cell import Cell, Parts, cell, cell_from
 from ._check import check_arrays, check_last_axis, check_size
 from ._define import Initializer
-from ._hoisted import Derivative, changes, columns, hoisted, split
+from ._hoisted import Derivative, changes, columns, hoisted, split, times
 from ._initializers import lecun_normal, orthogonal
 from ._keys import child_key
 from ._lstm import as_carry, by_gate, nothing
@@ -99,7 +100,7 @@ def _perturb_after(params: dict, dparams: dict, kept: dict, xs: jax.Array, dxs: 
 def _tangent_after(params: dict, dh: jax.Array, eps: Any, kept: dict) -> Any:
     size = dh.shape[-1]
     h, r, z, n, q = (kept[name] for name in "hrznq")
-    gates, dq = split(dh @ params["u"], 2 * size, size)
+    gates, dq = split(times(dh, params["u_t"]), 2 * size, size)
     dr, dz = split(eps[0] + gates, size, size)
     dn = eps[1] + q * r * (1 - r) * dr + r * dq
     dh = z * dh + (h - n) * z * (1 - z) * dz + (1 - z) * (1 - n * n) * dn
@@ -129,12 +130,16 @@ def _perturb_before(params: dict, dparams: dict, kept: dict, xs: jax.Array, dxs:
 def _tangent_before(params: dict, dh: jax.Array, eps: Any, kept: dict) -> Any:
     size = dh.shape[-1]
     h, r, z, n = (kept[name] for name in "hrzn")
-    u, u_n = split(params["u"], 2 * size, size)
-    dr, dz = split(eps[0] + dh @ u, size, size)
-    dn = eps[1] + (h * r * (1 - r) * dr + r * dh) @ u_n
+    u_t, u_n_t = lax.split(params["u_t"], (2 * size, size))
+    dr, dz = split(eps[0] + times(dh, u_t), size, size)
+    dn = eps[1] + times(h * r * (1 - r) * dr + r * dh, u_n_t)
     dh = z * dh + (h - n) * z * (1 - z) * dz + (1 - z) * (1 - n * n) * dn
     return dh, dh
 
 
-_AFTER = Derivative(_step_after, _perturb_after, _tangent_after)
-_BEFORE = Derivative(_step_before, _perturb_before, _tangent_before)
+def _prepare(params: dict, xs: jax.Array) -> dict:
+    return params | {"u_t": params["u"].T}
+
+
+_AFTER = Derivative(_step_after, _perturb_after, _tangent_after, _prepare)
+_BEFORE = Derivative(_step_before, _perturb_before, _tangent_before, _prepare)

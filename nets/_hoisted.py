@@ -33,11 +33,13 @@ class Derivative(NamedTuple):
       perturb: `(params, dparams, kept, xs, dxs) -> eps`, the changes of the pre-activations at all steps. Changes
         that are known to be zero are `SymbolicZero`.
       tangent: `(params, dcarry, eps, kept) -> (dcarry, dy)` of one step, linear in `dcarry` and `eps`.
+      prepare: `(params, xs) -> params` with what is made of them once for all steps, for `step` and `tangent`.
     """
 
     step: Callable[..., Any]
     perturb: Callable[..., Any]
     tangent: Callable[..., Any]
+    prepare: Callable[..., Any]
 
 
 def hoisted(cell: Derivative) -> Callable[..., Any]:
@@ -63,7 +65,7 @@ def _scan(
     alive: jax.Array | None,
     reset: jax.Array | None,
 ) -> tuple[Any, Any]:
-    steps = Steps(alive, reset, reverse, unroll)
+    steps, params = Steps(alive, reset, reverse, unroll), cell.prepare(params, xs)
     return scan_steps(lambda carry, x: cell.step(params, carry, x)[0], carry, initial, xs, steps)
 
 
@@ -71,11 +73,12 @@ def _scan(
 def _scan_jvp(cell: Derivative, reverse: bool, unroll: int, primals: tuple, tangents: tuple) -> tuple[Any, Any]:
     params, carry, initial, xs, alive, reset = primals
     dparams, dcarry, dinitial, dxs, *_ = tangents
+    prepared = cell.prepare(params, xs)
 
     def forward(carry: Any, at: tuple) -> tuple[Any, Any]:
         x, alive, reset = at
         before = carry if reset is None else where(reset, initial, carry)
-        (after, y), kept = cell.step(params, before, x)
+        (after, y), kept = cell.step(prepared, before, x)
         if alive is not None:
             after, y = where(alive, after, carry), where(alive, y, zeros_like(y))
         return after, (y, kept)
@@ -90,7 +93,7 @@ def _scan_jvp(cell: Derivative, reverse: bool, unroll: int, primals: tuple, tang
     def linear(dcarry: Any, at: tuple) -> tuple[Any, Any]:
         eps, kept, alive, reset = at
         before = dcarry if reset is None else where(reset, dinitial, dcarry)
-        after, dy = tangent(params, before, eps, kept)
+        after, dy = tangent(prepared, before, eps, kept)
         if alive is not None:
             after, dy = where(alive, after, dcarry), where(alive, dy, zeros_like(dy))
         return after, dy
@@ -113,6 +116,14 @@ def changes(*products: tuple[Any, Any], bias: Any, num: int) -> jax.Array:
     shape = (*products[0][0].shape[:-1], num)
     terms += [] if isinstance(bias, SymbolicZero) else [jnp.broadcast_to(bias, shape)]
     return sum(terms[1:], start=terms[0]) if terms else jnp.zeros(shape, products[0][0].dtype)
+
+
+def times(rows: jax.Array, transposed: jax.Array) -> jax.Array:
+    """`rows @ transposed.T`, whose own transpose, a step of every backward scan, is a plain product.
+
+    XLA's CPU backend would transpose the weights anew in each of them: 5 % of an LSTM's forward and backward pass.
+    """
+    return lax.dot_general(rows, transposed, (((rows.ndim - 1,), (1,)), ((), ())))
 
 
 def columns(matrix: Any, *sizes: int) -> tuple[Any, ...]:

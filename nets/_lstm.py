@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from ._cell import Cell, Parts, cell, cell_from
 from ._check import check_arrays, check_last_axis, check_size, dtype_for
 from ._define import Initializer
-from ._hoisted import Derivative, changes, hoisted, split
+from ._hoisted import Derivative, changes, hoisted, split, times
 from ._initializers import lecun_normal, orthogonal
 from ._keys import child_key
 
@@ -90,7 +90,10 @@ def as_carry(params: dict, carry: Any, x: jax.Array) -> tuple[dict, Any, jax.Arr
 
 def _step(params: dict, carry: Any, x: jax.Array) -> Any:
     c_before, h_before = carry
-    z = x @ params["w"] + h_before @ params["u"] + params["b"]
+    if "wu" in params:
+        z = jnp.concatenate([x, h_before], -1) @ params["wu"] + params["b"]
+    else:
+        z = x @ params["w"] + h_before @ params["u"] + params["b"]
     i, f, g, o = split(z, *(c_before.shape[-1],) * 4)
     i, f, g, o = jax.nn.sigmoid(i), jax.nn.sigmoid(f), jnp.tanh(g), jax.nn.sigmoid(o)
     c = f * c_before + i * g
@@ -106,11 +109,22 @@ def _perturb(params: dict, dparams: dict, kept: dict, xs: jax.Array, dxs: Any) -
 def _tangent(params: dict, dcarry: Any, eps: jax.Array, kept: dict) -> Any:
     dc, dh = dcarry
     c, i, f, g, o = (kept[name] for name in "cifgo")
-    di, df, dg, do = split(eps + dh @ params["u"], *(dc.shape[-1],) * 4)
+    di, df, dg, do = split(eps + times(dh, params["u_t"]), *(dc.shape[-1],) * 4)
     squashed = jnp.tanh(f * c + i * g)
     dc = f * dc + g * i * (1 - i) * di + c * f * (1 - f) * df + i * (1 - g * g) * dg
     dh = o * (1 - squashed * squashed) * dc + squashed * o * (1 - o) * do
     return (dc, dh), dh
 
 
-_DERIVATIVE = Derivative(_step, _perturb, _tangent)
+def _prepare(params: dict, xs: jax.Array) -> dict:
+    """The transposed weights for the backward scan, and small ones in one matrix, so that a step has one product."""
+    prepared = params | {"u_t": params["u"].T}
+    small = params["w"].size + params["u"].size <= _SMALL
+    if small and not any(any(jax.typeof(leaf).sharding.spec) for leaf in (xs, *params.values())):
+        prepared["wu"] = jnp.concatenate([params["w"], params["u"]])
+    return prepared
+
+
+_DERIVATIVE = Derivative(_step, _perturb, _tangent, _prepare)
+_SMALL = 2**18
+"""Weights up to which one product of a step is faster than two: 1.1 times at 128 units, 0.8 times at 512 (CPUs)."""
