@@ -50,13 +50,14 @@ def feed_forward(
         check_size("feed_forward", "hidden_size", hidden_size)
     check_drop_rate("feed_forward", drop_rate)
     project = projection(bias=bias, w_init=w_init, b_init=b_init)
+    activate = jax.checkpoint(activation)  # what it has inside is sooner computed again than kept
 
     @define
     def body(x: jax.Array, *, up=project, down=project, drop=dropout(drop_rate)):
         x = jnp.asarray(x)
         check_last_axis(x)
-        hidden = drop(activation(up(x, sizes=(hidden_size or 4 * x.shape[-1],))))
-        return down(hidden, sizes=x.shape[-1:])
+        hidden = activate(up(x, sizes=(hidden_size or 4 * x.shape[-1],)))
+        return down(drop(hidden), sizes=x.shape[-1:])
 
     return body
 
@@ -98,12 +99,13 @@ def swiglu(
     check_size("swiglu", "hidden_size", hidden_size)
     check_drop_rate("swiglu", drop_rate)
     project = projection(bias=bias, w_init=w_init, b_init=b_init)
+    gated_by = jax.checkpoint(lambda gate, up: activation(gate) * up)
 
     @define
     def body(x: jax.Array, *, gate=project, up=project, down=project, drop=dropout(drop_rate)):
         x = jnp.asarray(x)
         check_last_axis(x)
-        gated = activation(gate(x, sizes=(hidden_size,))) * up(x, sizes=(hidden_size,))
+        gated = gated_by(gate(x, sizes=(hidden_size,)), up(x, sizes=(hidden_size,)))
         return down(drop(gated), sizes=x.shape[-1:])
 
     return body
