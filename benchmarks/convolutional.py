@@ -19,7 +19,7 @@ IMAGES = jax.random.normal(jax.random.key(0), (BATCH, 32, 32, 3))
 LABELS = jnp.arange(BATCH) % 10
 
 
-def renga(options: Mapping[str, str] | None = None) -> Round:
+def renga(options: Mapping[str, Any] | None = None) -> Round:
     """The parts of `nets`, in a `jax.jit` with or without options."""
     pool = nets.max_pool(2)
     net = nets.serial(

@@ -5,7 +5,7 @@ python benchmarks/mlp.py
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -13,17 +13,17 @@ import jax.numpy as jnp
 from runner import Promise, Round, Work, apart, comparison, installed, main
 from steps import cross_entropy, equinox_step, jax_step, torch_step
 
-from renga import nets
+from renga import nets, training
 
 SIZES, BATCH, NUM_STEPS = (784, 512, 512, 10), 128, 10
 X = jax.random.normal(jax.random.key(0), (BATCH, SIZES[0]))
 LABELS = jnp.arange(BATCH) % SIZES[-1]
 
 
-def of(apply: Callable[[Any, jax.Array], Any], params: Any) -> Round:
-    """A network whose parameters are a pytree."""
+def of(apply: Callable[[Any, jax.Array], Any], params: Any, options: Mapping[str, Any] | None = None) -> Round:
+    """A network whose parameters are a pytree; `options` are the compiler's."""
     loss = lambda params, x, y: cross_entropy(apply(params, x), y)  # noqa: E731
-    return jax_step(loss, params, X, LABELS, num_steps=NUM_STEPS)
+    return jax_step(loss, params, X, LABELS, num_steps=NUM_STEPS, options=options)
 
 
 def plain() -> Round:
@@ -40,10 +40,10 @@ def plain() -> Round:
     return of(apply, [{"w": w, "b": jnp.zeros(w.shape[1])} for w in draws])
 
 
-def renga() -> Round:
+def renga(options: Mapping[str, Any] | None = None) -> Round:
     """`nets.mlp`."""
     net = nets.mlp(*SIZES[1:])
-    return of(net.apply, net.init(jax.random.key(0), X))
+    return of(net.apply, net.init(jax.random.key(0), X), options)
 
 
 def haiku() -> Round:
@@ -97,13 +97,14 @@ FORWARD = sum(i * o for i, o in itertools.pairwise(SIZES))  # multiplications, o
     num_rounds=15,
     promises=[
         Promise("renga", ("Haiku", "Flax linen", "Equinox"), 1),
-        Promise("renga", ("torch, eager", "torch, compiled"), 0.5),
+        Promise("renga, compiler_options", ("torch, eager", "torch, compiled"), 0.5),
     ],
     work=Work(flops=BATCH * (6 * FORWARD - 2 * SIZES[0] * SIZES[1])),
 )
 def cases() -> dict[str, Round]:
     """Every case whose library is installed."""
-    found = {"renga": renga(), "plain JAX, dict params": plain()}
+    ours = {"renga": renga(), "renga, compiler_options": renga(training.compiler_options())}
+    found = ours | {"plain JAX, dict params": plain()}
     peers: dict[str, dict[str, Callable[[], Round]]] = {
         "haiku": {"Haiku": haiku},
         "flax": {"Flax linen": flax},

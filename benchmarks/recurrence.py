@@ -23,16 +23,16 @@ import jax
 import jax.numpy as jnp
 from runner import Promise, Round, Work, apart, comparison, main
 
-from renga import nets
+from renga import nets, training
 from renga.nets._linear_recurrence import associative, linear_scan, sequential
 
 SIZES = {"big": (64, 128, 128, 256), "char": (32, 64, 128, 128)}  # batch, steps, features, units
 NUM_PASSES = {"big": 1, "char": 5}
 
 
-def passes(apply: Callable[..., Any], params: Any, num: int) -> Round:
-    """A round of gradients of the mean square of `apply(params)`."""
-    grad = jax.jit(jax.grad(lambda params: jnp.mean(jnp.square(apply(params)))))
+def passes(apply: Callable[..., Any], params: Any, num: int, options: Mapping[str, Any] | None = None) -> Round:
+    """A round of gradients of the mean square of `apply(params)`; `options` are the compiler's."""
+    grad = jax.jit(jax.grad(lambda params: jnp.mean(jnp.square(apply(params)))), compiler_options=dict(options or {}))
 
     def run() -> int:
         grads = None
@@ -44,9 +44,9 @@ def passes(apply: Callable[..., Any], params: Any, num: int) -> Round:
     return run
 
 
-def ours(net: nets.Net, x: jax.Array, num: int) -> Round:
+def ours(net: nets.Net, x: jax.Array, num: int, options: Mapping[str, Any] | None = None) -> Round:
     """A network of renga."""
-    return passes(lambda params: net.apply(params, x), net.init(jax.random.key(0), x), num)
+    return passes(lambda params: net.apply(params, x), net.init(jax.random.key(0), x), num, options)
 
 
 def plain(cell: nets.Cell) -> nets.Cell:
@@ -148,6 +148,7 @@ def cases(kind: str, size: str) -> Mapping[str, Round]:
     cell = {"lstm": nets.lstm_cell, "gru": nets.gru_cell}[kind](units)
     found = {
         "renga": ours(nets.rnn(cell), x, num),
+        "renga, compiler_options": ours(nets.rnn(cell), x, num, training.compiler_options()),
         "renga, plain autodiff": ours(nets.rnn(plain(cell)), x, num),
         "renga, hoisted projection": ours(projected(kind, units), x, num),
         "renga, unrolled by 4": ours(nets.rnn(cell, unroll=4), x, num),
@@ -195,14 +196,14 @@ for _cell, (_size, _suffix) in itertools.product(("lstm", "gru"), (("big", ""), 
         f"{_cell}{_suffix}",
         _title,
         "renga",
-        promises=[Promise("renga", _JAX_PEERS, 1 / 1.15), Promise("renga", "torch, eager", 1.1)],
+        promises=[Promise("renga", _JAX_PEERS, 1 / 1.15), Promise("renga, compiler_options", "torch, eager", 1.1)],
         work=_work({"lstm": 4, "gru": 3}[_cell], _size),
     )(functools.partial(cases, _cell, _size))
     comparison(
         f"{_cell}{_suffix}-one-core",
         f"{_title}, one core",
         "renga",
-        promises=[Promise("renga", (*_JAX_PEERS, "torch, eager"), 1)],
+        promises=[Promise("renga, compiler_options", (*_JAX_PEERS, "torch, eager"), 1)],
         backends=["cpu"],
         num_cores=1,
     )(functools.partial(cases, _cell, _size))

@@ -20,7 +20,7 @@ def jax_step(
     params: Any,
     *batch: jax.Array,
     num_steps: int = 3,
-    options: Mapping[str, str] | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> Round:
     """Parameters in a pytree: renga, Haiku, Flax linen, plain JAX; `options` are the compiler's."""
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ._compiler import compiler_options
+from ._compiler import Option, compiler_options
 from ._convolutions import is_slow_in_loops
 from ._run import Run
 from ._seen import Columns, noted
@@ -84,7 +84,7 @@ def _checked(step: Step, train_state: TrainState, batch: Any) -> tuple[TrainStat
 
 
 @functools.lru_cache(maxsize=128)
-def _compiled(step: Step, options: tuple[tuple[str, str], ...]) -> tuple[Any, Any]:
+def _compiled(step: Step, options: tuple[tuple[str, Option], ...]) -> tuple[Any, Any]:
     """One step under `jit`, and several, the same functions for all runs of equal steps: compiled once.
 
     The step is no static argument, since to compare it at every call takes 2 % of a small one.

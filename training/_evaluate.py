@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ._compiler import jit
 from ._data import in_order, num_examples
 from ._interrupts import check_interrupts
 
@@ -36,7 +37,7 @@ def evaluate(
     total = num_examples("evaluate", data)
     if total == 0 or batch_size < 1:
         raise ValueError(f"evaluate: expected examples and a batch_size of at least 1, got {total} and {batch_size!r}")
-    compiled = jax.jit(metrics_fn)
+    compiled = jit(metrics_fn)
     sums: dict[str, Any] = {}
     for batch in in_order(data, batch_size):
         check_interrupts()

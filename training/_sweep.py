@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ._checks import check_count
+from ._compiler import Option, compiler_options
 from ._convolutions import convolves
 
 Run = Callable[[dict[str, jax.Array], jax.Array], tuple[Any, dict[str, jax.Array]]]
@@ -126,12 +127,18 @@ def sweep(
     check_count("sweep", "members_at_once", size, at_least=1)
     size = min(size, num)
     places = np.minimum(np.arange(-(-num // size) * size), num - 1).reshape(-1, size)  # the last one fills up
-    parts = [_members(run, {name: column[chunk] for name, column in table.items()}) for chunk in places]
+    members = _compiled(tuple(compiler_options().items()))
+    parts = [members(run, {name: column[chunk] for name, column in table.items()}) for chunk in places]
     results, metrics = jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[:num], *parts)
     return Sweep(table, results, metrics)
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.cache
+def _compiled(options: tuple[tuple[str, Option], ...]) -> Any:
+    """`_members`, one function for all sweeps: other values compile nothing."""
+    return jax.jit(_members, static_argnums=0, compiler_options=dict(options))
+
+
 def _members(run: Run, table: dict[str, jax.Array]) -> tuple[Any, dict[str, jax.Array]]:
     """The runs of some members in one program."""
     if len(table["seed"]) == 1:  # without an axis of members, which convolutions would pay for

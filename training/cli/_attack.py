@@ -11,6 +11,7 @@ import numpy as np
 
 from .._adversarial import Attack as AttackFn
 from .._adversarial import adversarial, fgsm, pgd
+from .._compiler import jit
 from .._losses import cross_entropy
 from ._config import Range
 from ._networks import Count
@@ -65,7 +66,7 @@ class Attack:
 def withstands(ending: Ending, attack: AttackFn, restarts: int) -> np.ndarray:
     """Which examples of the test data are told right after every attack, `[examples]`."""
     params, state, test = ending.train_state.params, ending.train_state.state, ending.split.test
-    compiled, losses = jax.jit(_told_right, static_argnums=(0, 1)), ending.losses
+    compiled, losses = jit(_told_right, static_argnums=(0, 1)), ending.losses
     keys = jax.random.split(jax.random.fold_in(ending.key, 0), restarts)
     return np.all([np.asarray(compiled(losses, attack, params, state, test, key)) for key in keys], 0)
 

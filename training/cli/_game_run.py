@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._checkpoints import Checkpoints, Saved
+from .._compiler import jit
 from .._interrupts import check_interrupts, deferred_interrupts
 from .._keeping import Place, keeping
 from .._loop import loop
@@ -163,7 +164,7 @@ def _play(
     if done == train.num_steps:
         return course.played()
     orders = jax.vmap(jax.random.fold_in, (0, None))(keys, 2)
-    compiled = jax.jit(jax.vmap(steps), donate_argnums=0).lower(course.train_state, orders).compile()
+    compiled = jit(jax.vmap(steps), donate_argnums=0).lower(course.train_state, orders).compile()
     shown = Progress(done, train.num_steps)
 
     def place() -> Place:

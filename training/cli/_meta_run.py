@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ... import nets
+from .._compiler import jit
 from .._evaluate_tasks import TaskScores, evaluate_tasks
 from .._interrupts import check_interrupts, deferred_interrupts
 from .._keeping import Place, keeping
@@ -111,7 +112,7 @@ def _learn(experiment: MetaExperiment, net: nets.Net, run: RunDirectory) -> Any:
         print(f"taken up at step {done}", flush=True)
     run.log_again(rows)
     train_state = jax.tree.map(settled, train_state)
-    compiled, shown = jax.jit(jax.vmap(steps), donate_argnums=0), Progress(done, train.num_steps)
+    compiled, shown = jit(jax.vmap(steps), donate_argnums=0), Progress(done, train.num_steps)
 
     def place() -> Place:
         return Place(done, train_state, None, {"rows": rows})
@@ -165,7 +166,7 @@ def _evaluate(experiment: MetaExperiment, loss_fn: Any, *, has_aux: bool = False
     evaluate = evaluate_tasks(
         loss_fn, method.inner, experiment.test.inner_steps, adapted=method.adapted, has_aux=has_aux
     )
-    return jax.jit(jax.vmap(evaluate, (0, None)))
+    return jit(jax.vmap(evaluate, (0, None)))
 
 
 def table(experiment: MetaExperiment, scores: TaskScores) -> str:

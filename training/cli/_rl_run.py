@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import rl
+from .._compiler import jit
 from .._environment import Environment
 from .._fit import fit
 from .._interrupts import deferred_interrupts
@@ -81,7 +82,7 @@ def _train(experiment: RlExperiment, run: RunDirectory, *, plots: Any, title: st
 
 def tester(experiment: RlExperiment, env: Environment, learner: Learner, num_episodes: int) -> Any:
     """`(params, key) -> Episodes`, compiled."""
-    return jax.jit(
+    return jit(
         rl.evaluate_policy(
             env, learner.act, num_episodes, experiment.env.max_steps, initial_carry=learner.initial_carry
         )

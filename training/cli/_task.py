@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from ... import nets
+from .._compiler import jit
 from .._losses import cross_entropy
 from .._state import TrainState
 from ._config import ConfigError
@@ -123,7 +124,7 @@ class Ending(NamedTuple):
     def logits(self) -> np.ndarray:
         """What the network says of the test data."""
         params, state = self.train_state.params, self.train_state.state
-        return np.asarray(jax.jit(self.losses.logits)(params, state, self.split.test)[0])
+        return np.asarray(jit(self.losses.logits)(params, state, self.split.test)[0])
 
 
 def num_held_out(share: float, num: int, unit: str) -> int:
