@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from ._checks import check_count
-from ._compiler import Option, compiler_options
 from ._convolutions import convolves
 
 Run = Callable[[dict[str, jax.Array], jax.Array], tuple[Any, dict[str, jax.Array]]]
@@ -90,7 +89,7 @@ def sweep(
 
     All members go under one `jax.vmap` in one compiled program, whose arguments the values are: other values compile
     nothing, as long as `run` is the same function (or an equal one that records its call) and there are as many
-    members. Each member is `run(values, jax.random.key(seed))`, up to rounding.
+    members. It may stand under a `jax.jit` of yours, with `compiler_options()` say. Each member is `run(values, jax.random.key(seed))`, up to rounding.
 
     Args:
       run: `run(values, key) -> (result, metrics)`, pure; `values` is `{name: array}`, `metrics` a dict of arrays.
@@ -127,18 +126,12 @@ def sweep(
     check_count("sweep", "members_at_once", size, at_least=1)
     size = min(size, num)
     places = np.minimum(np.arange(-(-num // size) * size), num - 1).reshape(-1, size)  # the last one fills up
-    members = _compiled(tuple(compiler_options().items()))
-    parts = [members(run, {name: column[chunk] for name, column in table.items()}) for chunk in places]
+    parts = [_members(run, {name: column[chunk] for name, column in table.items()}) for chunk in places]
     results, metrics = jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[:num], *parts)
     return Sweep(table, results, metrics)
 
 
-@functools.cache
-def _compiled(options: tuple[tuple[str, Option], ...]) -> Any:
-    """`_members`, one function for all sweeps: other values compile nothing."""
-    return jax.jit(_members, static_argnums=0, compiler_options=dict(options))
-
-
+@functools.partial(jax.jit, static_argnums=0)
 def _members(run: Run, table: dict[str, jax.Array]) -> tuple[Any, dict[str, jax.Array]]:
     """The runs of some members in one program."""
     if len(table["seed"]) == 1:  # without an axis of members, which convolutions would pay for
