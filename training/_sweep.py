@@ -89,7 +89,8 @@ def sweep(
 
     All members go under one `jax.vmap` in one compiled program, whose arguments the values are: other values compile
     nothing, as long as `run` is the same function (or an equal one that records its call) and there are as many
-    members. It may stand under a `jax.jit` of yours, with `compiler_options()` say. Each member is `run(values, jax.random.key(seed))`, up to rounding.
+    members. Each member is `run(values, jax.random.key(seed))`, up to rounding. It may stand under a `jax.jit` of
+    yours, with `compiler_options()` say.
 
     Args:
       run: `run(values, key) -> (result, metrics)`, pure; `values` is `{name: array}`, `metrics` a dict of arrays.
