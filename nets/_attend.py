@@ -1,5 +1,6 @@
 """The mean of values, weighted by how well their keys match a query."""
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +14,8 @@ from ._check import at_least_float32
 from ._errors import ShapeError
 
 Drop = Callable[[jax.Array], jax.Array]
+Reach = tuple[int | None, int | None]
+_BLOCK, _MOST_BLOCKS = 128, 16
 
 
 def attend_to(
@@ -22,19 +25,23 @@ def attend_to(
     *,
     mask: jax.Array | None = None,
     bias: jax.Array | None = None,
+    reach: Reach = (None, None),
     drop: Drop | None = None,
 ) -> jax.Array:
     """Values weighted by the softmax of scores: `[..., time, heads, head_size]` from those of all three.
 
     Keys and values may have fewer heads, a divisor. Where the mask `[..., heads or 1, time or 1, length or 1]` has no
-    True, the weights are the same for all keys.
+    True, the weights are the same for all keys, or for some of them. `reach` says how many keys before and after its
+    own place a query may see at most, None for all; the mask says so too.
     """
     if drop is not None or queries.dtype not in (jnp.float32, jnp.bfloat16):
         return _plain(queries, keys, values, mask, bias, drop)
-    if queries.dtype == jnp.bfloat16 or keys.shape[-2] != queries.shape[-2]:
+    is_long = queries.shape[-3] > _BLOCK and not any(jax.typeof(each).sharding.spec[-3] for each in (queries, keys))
+    by_block = functools.partial(_by_block, reach=reach) if is_long else None
+    if queries.dtype == jnp.bfloat16 or (keys.shape[-2] != queries.shape[-2] and by_block is None):
         return _fused(queries, keys, values, mask, bias)
     # On CPUs the plain form is faster where heads are not grouped: benchmarks/nets.py transformer.
-    return lax.platform_dependent(queries, keys, values, mask, bias, cpu=_plain, default=_fused)
+    return lax.platform_dependent(queries, keys, values, mask, bias, cpu=by_block or _plain, default=_fused)
 
 
 def _plain(
@@ -45,21 +52,100 @@ def _plain(
     bias: jax.Array | None,
     drop: Drop | None = None,
 ) -> jax.Array:
-    dtype = at_least_float32(queries.dtype)
-    num_heads, groups = queries.shape[-2], keys.shape[-2]
-    grouped = queries.reshape(*queries.shape[:-2], groups, num_heads // groups, queries.shape[-1])
-    scale = 1 / math.sqrt(queries.shape[-1])
-    # Scores are many more than queries, but queries in half precision would lose digits.
-    before, after = (scale, 1) if queries.dtype == dtype else (1, scale)
-    scores = after * jnp.einsum("...tkgd,...skd->...kgts", before * grouped, keys, preferred_element_type=dtype)
+    return jnp.swapaxes(_mean(*_heads_first(queries, keys, values), mask, bias, drop), -3, -2)
+
+
+def _by_block(
+    queries: jax.Array,
+    keys: jax.Array,
+    values: jax.Array,
+    mask: jax.Array | None,
+    bias: jax.Array | None,
+    reach: Reach,
+) -> jax.Array:
+    """The same for one block of queries after the other, without the keys that none of a block may see.
+
+    The backward pass computes the scores again. On CPUs a causal sequence of 1,024 takes a third of the time that all
+    scores at once take: benchmarks/attention.py.
+    """
+    num, length = queries.shape[-3], keys.shape[-3]
+    size = max(_BLOCK, -(-num // _MOST_BLOCKS))
+    q, k, v = _heads_first(queries, keys, values)
+    blocks = []
+    for begin in range(0, num, size):
+        end = min(begin + size, num)
+        first = 0 if reach[0] is None else max(0, begin - reach[0])
+        last = length if reach[1] is None else min(length, end + reach[1])
+        cut = functools.partial(_cut, rows=slice(begin, end), columns=slice(first, last))
+        k_seen, v_seen = k[..., first:last, :], v[..., first:last, :]
+        blocks.append(_in_turn(q[..., begin:end, :], k_seen, v_seen, cut(mask), cut(bias)))
+    return jnp.swapaxes(jnp.concatenate(blocks, -2), -3, -2)
+
+
+def _in_turn(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, bias: jax.Array | None) -> jax.Array:
+    """One block, in a loop over smaller ones where it is large, so that programs do not grow with the sequence."""
+    num = q.shape[-2]
+    count = -(-num // _BLOCK)
+    if count < 3:
+        return jax.checkpoint(_mean)(q, k, v, mask, bias)
+    size = -(-num // count)
+
+    def rows(array: jax.Array) -> jax.Array:
+        padded = jnp.pad(array, [(0, 0)] * (array.ndim - 2) + [(0, size * count - num), (0, 0)])
+        return jnp.moveaxis(padded.reshape(*array.shape[:-2], count, size, array.shape[-1]), -3, 0)
+
+    each = {"q": rows(q)}
+    shared: dict[str, Any] = {"k": k, "v": v, "mask": None, "bias": None}
+    for name, array in (("mask", mask), ("bias", bias)):
+        if array is not None:
+            (each if array.shape[-2] == num else shared)[name] = rows(array) if array.shape[-2] == num else array
+    some = jax.checkpoint(lambda each: _mean(**(shared | each)), prevent_cse=False)
+    y = jnp.moveaxis(lax.map(some, each), 0, -3)
+    return y.reshape(*y.shape[:-3], size * count, y.shape[-1])[..., :num, :]
+
+
+def _mean(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    mask: jax.Array | None,
+    bias: jax.Array | None,
+    drop: Drop | None = None,
+) -> jax.Array:
+    """`[..., heads, time, head_size]` from what `_heads_first` gives."""
+    dtype, heads, groups = at_least_float32(q.dtype), q.shape[-3], k.shape[-3]
+    alike = heads == groups  # a third axis of heads would cost a fifth of the time
+    q = q if alike else q.reshape(*q.shape[:-3], groups, heads // groups, *q.shape[-2:])
+    head, of = ("h", "h") if alike else ("kg", "k")
+    scores = jnp.einsum(f"...{head}td,...{of}sd->...{head}ts", q, k, preferred_element_type=dtype)
     by_group = scores.shape
-    scores = scores.reshape(*by_group[:-4], num_heads, *by_group[-2:])
+    scores = scores if alike else scores.reshape(*by_group[:-4], heads, *by_group[-2:])
+    scores = scores if q.dtype == dtype else scores / math.sqrt(q.shape[-1])
     scores = scores if bias is None else scores + bias.astype(dtype)
     weights = jax.nn.softmax(scores if mask is None else jnp.where(mask, scores, jnp.finfo(dtype).min))
     weights = weights if drop is None else drop(weights)
-    weights = weights.reshape(*weights.shape[:-3], *by_group[-4:-2], *weights.shape[-2:]).astype(values.dtype)
-    y = jnp.einsum("...kgts,...skd->...tkgd", weights, values, preferred_element_type=dtype)
-    return y.reshape(queries.shape).astype(values.dtype)
+    weights = weights.reshape(by_group).astype(v.dtype)
+    y = jnp.einsum(f"...{head}ts,...{of}sd->...{head}td", weights, v, preferred_element_type=dtype).astype(v.dtype)
+    return y if alike else y.reshape(*y.shape[:-4], heads, *y.shape[-2:])
+
+
+def _heads_first(queries: jax.Array, keys: jax.Array, values: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """`[..., heads, time, head_size]` of each; queries in full precision are scaled.
+
+    Scores are many more than queries, but queries in half precision would lose digits.
+    """
+    full = queries.dtype == at_least_float32(queries.dtype)
+    queries = queries / math.sqrt(queries.shape[-1]) if full else queries
+    q, k, v = (jnp.swapaxes(each, -3, -2) for each in (queries, keys, values))
+    return q, k, v
+
+
+def _cut(array: jax.Array | None, rows: slice, columns: slice) -> jax.Array | None:
+    """What a mask or bias has for some queries and keys; an axis of 1 is for all."""
+    if array is None:
+        return None
+    array = array if array.shape[-2] == 1 else array[..., rows, :]
+    return array if array.shape[-1] == 1 else array[..., columns]
 
 
 def _fused(

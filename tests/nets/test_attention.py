@@ -14,6 +14,7 @@ import pytest
 from flax import nnx
 
 from renga import nets
+from renga.nets import _attend
 
 from .kit import KEY, floats, values
 
@@ -374,3 +375,53 @@ def test_a_bias_of_minus_infinity_hides_keys_as_a_mask_does(low: float):
     found = jax.value_and_grad(loss, (0, 1))(params, X, bias=bias)
     assert_close(found, jax.value_and_grad(loss, (0, 1))(params, X, bias=np.maximum(bias, -1), mask=open_))
     np.testing.assert_array_equal(net.apply(params, X, bias=bias)[:, 0], jnp.broadcast_to(params["out"]["b"], (2, 6)))
+
+
+REACHES = {"all": (None, None), "causal": (None, 0), "window": (2, 2), "causal window": (3, 0)}
+PLACES = jnp.arange(11)
+EXTRAS = {
+    "nothing": (None, None),
+    "mask": (values(jax.ShapeDtypeStruct((2, 4, 11, 11), bool)) | jnp.eye(11, dtype=bool), None),
+    "mask for all queries": ((PLACES != 5)[None, None], None),
+    "bias": (None, values(jax.ShapeDtypeStruct((2, 4, 11, 11), jnp.float32))),
+}
+
+
+@pytest.mark.parametrize(
+    ("most", "extra"), [*((2, extra) for extra in EXTRAS), (16, "mask")], ids=[*EXTRAS, "mask, no loops"]
+)
+@pytest.mark.parametrize("reach", REACHES)
+@pytest.mark.parametrize("kv_heads", [4, 2])
+def test_block_by_block_it_is_the_same_with_two_derivatives(kv_heads, reach, extra, most, monkeypatch):
+    monkeypatch.setattr(_attend, "_BLOCK", 2)
+    monkeypatch.setattr(_attend, "_MOST_BLOCKS", most)
+    arrays, (mask, bias), (before, after) = qkv(4, kv_heads), EXTRAS[extra], REACHES[reach]
+    apart = PLACES[:, None] - PLACES
+    within = ((apart <= (11 if before is None else before)) & (-apart <= (11 if after is None else after)))[None]
+    mask = _attend.both(mask, None if reach == "all" else within)
+
+    def directed(form: Any, *arrays: jax.Array) -> jax.Array:
+        slopes = jax.grad(lambda *arrays: jnp.sin(form(*arrays, mask, bias)).sum(), (0, 1, 2))(*arrays)
+        return sum(jnp.sin(3 * slope).sum() for slope in slopes)
+
+    def all_of(form: Any) -> Any:
+        compiled = jax.jit(lambda *arrays: (form(*arrays, mask, bias), jax.grad(directed, (1, 2, 3))(form, *arrays)))
+        return compiled(*arrays)
+
+    found, expected = all_of(functools.partial(_attend._by_block, reach=(before, after))), all_of(_attend._plain)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-5), found, expected)
+
+
+def qkv(heads: int, kv_heads: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+    return values(floats(2, 11, heads, 3) + floats(2, 11, kv_heads, 3) + floats(2, 11, kv_heads, 3))
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_a_long_sequence_has_the_outputs_of_a_short_one(causal):
+    net = nets.attention(2, causal=causal, window=50, rope=nets.rotary())
+    x = values(floats(3, 300, 8))[0]
+    params = made_for(net, x)
+    long = jax.jit(net.apply)(params, x)
+    np.testing.assert_allclose(net.apply(params, x[:, 100:300])[:, 60:140], long[:, 160:240], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(jax.vmap(net.apply, (None, 0))(params, x), long, rtol=1e-5, atol=1e-6)
+    assert jax.eval_shape(net.apply, params, x.astype(jnp.bfloat16)).dtype == jnp.bfloat16
