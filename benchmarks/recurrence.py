@@ -22,26 +22,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from runner import Promise, Round, Work, apart, comparison, main
+from steps import passes
 
 from renga import nets, training
 from renga.nets._linear_recurrence import associative, linear_scan, sequential
 
 SIZES = {"big": (64, 128, 128, 256), "char": (32, 64, 128, 128)}  # batch, steps, features, units
 NUM_PASSES = {"big": 1, "char": 5}
-
-
-def passes(apply: Callable[..., Any], params: Any, num: int, options: Mapping[str, Any] | None = None) -> Round:
-    """A round of gradients of the mean square of `apply(params)`; `options` are the compiler's."""
-    grad = jax.jit(jax.grad(lambda params: jnp.mean(jnp.square(apply(params)))), compiler_options=dict(options or {}))
-
-    def run() -> int:
-        grads = None
-        for _ in range(num):
-            grads = grad(params)
-        jax.block_until_ready(grads)
-        return num
-
-    return run
 
 
 def ours(net: nets.Net, x: jax.Array, num: int, options: Mapping[str, Any] | None = None) -> Round:

@@ -1,9 +1,10 @@
-"""A train step of one loss in each library, as its documentation writes it: forward, backward, Adam."""
+"""A train step of one loss in each library, as its documentation writes it: forward, backward, Adam; and gradients."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 from runner import Round
 
@@ -13,6 +14,20 @@ ADAM = optax.adam(1e-3)
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """The mean over all leading axes."""
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+
+def passes(apply: Callable[..., Any], params: Any, num: int, options: Mapping[str, Any] | None = None) -> Round:
+    """A round of gradients of the mean square of `apply(params)`; `options` are the compiler's."""
+    grad = jax.jit(jax.grad(lambda params: jnp.mean(jnp.square(apply(params)))), compiler_options=dict(options or {}))
+
+    def run() -> int:
+        grads = None
+        for _ in range(num):
+            grads = grad(params)
+        jax.block_until_ready(grads)
+        return num
+
+    return run
 
 
 def jax_step(

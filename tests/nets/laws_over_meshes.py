@@ -13,11 +13,17 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from .kit import KEY, values, variables
+from renga import nets
+
+from .kit import KEY, Case, floats, values, variables
 from .made import flags, graded
 from .registry import NETS
 
 NUM_DEVICES = 4
+CASES = NETS | {
+    "attention, block by block": Case(lambda: nets.attention(2, causal=True), floats(2, 130, 4)),
+    "attention, several loops": Case(lambda: nets.attention(2), floats(2, 4200, 2), long=True),
+}
 
 
 def with_batch_of_four(tree: Any, axis: int) -> Any:
@@ -46,7 +52,7 @@ def spread(tree: Any, mesh: Any, axis: int) -> Any:
 
 def differs(name: str, mesh: Any) -> str | None:
     """Why a network is not the same over a mesh."""
-    case = NETS[name]
+    case = CASES[name]
     net, inputs = case.build(), values(with_batch_of_four(case.inputs, case.in_axis))
     keywords = values(with_batch_of_four(dict(case.keywords), 0))
     fixed = flags(keywords)
@@ -74,8 +80,8 @@ def main(kind: str, *names: str) -> None:
     assert jax.device_count() == NUM_DEVICES
     jax.config.update("jax_disable_most_optimizations", True)
     mesh = jax.make_mesh((NUM_DEVICES,), ("data",), axis_types=(getattr(AxisType, kind),))
-    exempt = {name for name, case in NETS.items() if kind == "Explicit" and "meshes" in case.exempt}
-    for name in names or NETS.keys() - exempt:
+    exempt = {name for name, case in CASES.items() if kind == "Explicit" and "meshes" in case.exempt}
+    for name in names or CASES.keys() - exempt:
         why = differs(name, mesh)
         if why:
             print(why, flush=True)

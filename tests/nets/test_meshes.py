@@ -20,7 +20,7 @@ A_FEW = (
         "batch_norm",
         "dropout",
     ),
-    *("repeat", "ensemble", "conv lstm", "lstm", "attention"),
+    *("repeat", "ensemble", "conv lstm", "lstm", "attention", "attention, block by block"),
 )
 
 
