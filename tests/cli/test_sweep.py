@@ -181,7 +181,10 @@ def test_a_sweep_that_is_stopped_keeps_what_has_ended(renga, monkeypatch):
     monkeypatch.setattr(_sweep_run, "fit", stopped)
     words = ["--over", "optim.rho=0.0,0.1,0.2", "--at-once", "1", "--out", "out", *setting(*MLP)]
     answer = renga("sweep", "digits_sgd", *words)
-    assert (answer.code, answer.err) == (130, "\nrenga: stopped. out holds sweep.csv, sweep.toml\n")
+    assert (answer.code, answer.err) == (
+        130,
+        "\nrenga: stopped. out holds checkpoints, sweep.csv, sweep.toml. renga resume out goes on\n",
+    )
     assert [row["optim.rho"] for row in table(Path("out"))] == ["0.0"]
 
 
@@ -209,3 +212,34 @@ def test_a_full_disk_leaves_the_table_of_what_had_ended(tmp_path, monkeypatch):
         _sweep_run._save([ended(0.5), ended(0.25)], tmp_path / "sweep.csv")
     assert [row["test_loss"] for row in table(tmp_path)] == ["0.5"]
     assert [path.name for path in tmp_path.iterdir()] == ["sweep.csv"]
+
+
+@pytest.mark.parametrize("at", [1, 3])
+def test_a_sweep_that_was_stopped_goes_on_and_ends_with_the_same_files(at, renga, monkeypatch):
+    words = ["--over", "optim.rho=0.0,0.1", "--over", "train.batch_size=4,8", "--seeds", "2", *setting(*MLP)]
+    assert renga("sweep", "digits_sgd", *words, "--out", "whole").code == 0
+    fit, reports = _sweep_run.fit, []
+
+    def failing(*args: Any, on_report: Any, **options: Any) -> Any:
+        def report(row: Any, train_state: Any) -> None:
+            on_report(row, train_state)
+            reports.append(row)
+            if len(reports) == at:
+                raise OSError("the cable")
+
+        return fit(*args, on_report=report, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_sweep_run, "fit", failing)
+        answer = renga("sweep", "digits_sgd", *words, "--out", "part", "--checkpoint-every", "0")
+    assert answer.code == 1
+    assert answer.err.endswith("renga resume part goes on\n")
+    resumed = renga("resume", "part")
+    assert (resumed.code, resumed.err) == (0, "")
+    names = sorted(path.name for path in Path("part").iterdir())
+    assert names == ["sweep.csv", "sweep.png", "sweep.toml"]
+    for name in ("sweep.csv", "sweep.png"):
+        assert Path("part", name).read_bytes() == Path("whole", name).read_bytes()
+    again = renga("resume", "part")
+    assert again.code == 2
+    assert again.err == "renga: part: expected a sweep that was stopped, got one that has ended\n"

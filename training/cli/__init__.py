@@ -15,7 +15,7 @@ under `| head -1`, the exit code is 141, as of any program.
 
 A sweep makes a run for every combination of values and every seed, each with the numbers that `renga train` would
 give. Numbers of the optimizer, the learner or the method are arguments of one compiled program, in which runs go side
-by side; what shapes the program gets one for each value, one after another.
+by side; what shapes the program gets one for each value, one after another. `renga resume` goes on with a sweep too.
 
 On Linux, memory that a run frees stays with the process until it ends (`training.keep_cpu_memory`): steps with large
 arrays take less time, and the process holds the most that it ever needed. MALLOC_* or GLIBC_TUNABLES in the environment

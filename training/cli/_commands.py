@@ -1,21 +1,25 @@
 """What the commands do, each from its options."""
 
 import argparse
+import contextlib
 import functools
 import importlib.resources
 import itertools
 import os
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 from ... import nets
 from .._compile_times import compile_times
 from ._compare import compare as compare_runs
 from ._config import ConfigError, load, nearest, override
-from ._directory import Opened, config_of, new_run, next_directory, old_run
+from ._directory import Opened, config_of, new_directory, new_run, next_directory, old_directory, old_run
 from ._export import export as export_run
 from ._kinds import AnyExperiment, kind_of, read_experiment
 from ._sweep import members_of, parse_over
+from ._sweep_run import CONFIG as SWEEP
+from ._sweep_run import made_by
 from ._sweep_run import sweep as run_sweep
 
 
@@ -27,10 +31,12 @@ def train(options: argparse.Namespace) -> None:
 
 
 def resume(options: argparse.Namespace) -> None:
-    """Goes on with a run."""
-    config, title = config_of(options.run)
-    experiment = read_experiment(load(config))
-    _carry_out(experiment, options.run, title, old_run, options)
+    """Goes on with a run, or a sweep."""
+    if (options.run / SWEEP).is_file():
+        _resume_sweep(options)
+    else:
+        config, title = config_of(options.run)
+        _carry_out(read_experiment(load(config)), options.run, title, old_run, options)
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -53,7 +59,12 @@ def sweep(options: argparse.Namespace) -> None:
     members = members_of(tables, over, options.seeds, where=options.config)
     directory = options.out or next_directory(Path("runs"), f"{path.stem}-sweep")
     words = [*(word for each in options.over for word in ("--over", each)), "--seeds", str(options.seeds)]
-    run_sweep(members, over, directory, title=path.stem, options=shlex.join(words), at_once=options.at_once)
+    words += [] if options.at_once is None else ["--at-once", str(options.at_once)]
+    opened = functools.partial(new_directory, every=options.checkpoint_every)
+    with _profiled(options):
+        run_sweep(
+            members, over, directory, title=path.stem, options=shlex.join(words), at_once=options.at_once, opened=opened
+        )
 
 
 def compare(options: argparse.Namespace) -> None:
@@ -88,16 +99,36 @@ def configs() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.toml"))}
 
 
+def _resume_sweep(options: argparse.Namespace) -> None:
+    title, words = made_by(options.run)
+    given = list(zip(words[::2], words[1::2], strict=True))
+    over = parse_over([value for name, value in given if name == "--over"])
+    counts = {name: int(value) for name, value in given if name != "--over"}
+    members = members_of(load(options.run / SWEEP), over, counts["--seeds"], where=str(options.run / SWEEP))
+    opened = functools.partial(old_directory, every=options.checkpoint_every)
+    with _profiled(options):
+        run_sweep(
+            members, over, options.run, title=title, options=shlex.join(words),
+            at_once=counts.get("--at-once"), opened=opened,
+        )  # fmt: skip
+
+
+@contextlib.contextmanager
+def _profiled(options: argparse.Namespace) -> Iterator[None]:
+    with compile_times() as times:
+        try:
+            yield
+        finally:
+            if options.profile:
+                print(times)
+
+
 def _carry_out(
     experiment: AnyExperiment, directory: Path, title: str, opened: Opened, options: argparse.Namespace
 ) -> None:
     opened = functools.partial(opened, every=options.checkpoint_every)
-    with compile_times() as times:
-        try:
-            kind_of(experiment).train(experiment, directory, title, opened=opened)
-        finally:
-            if options.profile:
-                print(times)
+    with _profiled(options):
+        kind_of(experiment).train(experiment, directory, title, opened=opened)
 
 
 def _read(options: argparse.Namespace) -> tuple[Path, AnyExperiment]:

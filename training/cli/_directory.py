@@ -106,10 +106,10 @@ class RunDirectory:
 
 
 @contextlib.contextmanager
-def new_run(
-    path: Path, experiment: Any, title: str, *, every: datetime.timedelta = HALF_A_MINUTE
+def new_directory(
+    path: Path, files: Mapping[str, str], *, every: datetime.timedelta = HALF_A_MINUTE
 ) -> Iterator[RunDirectory]:
-    """A new run directory with its config; what ends a run before its time is noted what it leaves there.
+    """A new directory with some files; what ends a run before its time is noted what it leaves there.
 
     Raises:
       ConfigError: if it cannot be written, or holds another run.
@@ -124,8 +124,8 @@ def new_run(
             )
         (path / CHECKPOINTS).mkdir()
         run.lock()
-        (path / "metrics.jsonl").touch()
-        (path / CONFIG).write_text(f"{_header(title)}\n\n{write(experiment)}", encoding="utf-8")
+        for name, text in files.items():
+            (path / name).write_text(text, encoding="utf-8")
     except OSError as error:
         found = "a file" if os.path.exists(path) and not os.path.isdir(path) else f"'{error.strerror}'"
         raise ConfigError(f"{path}: expected a directory that can be written, got {found}") from None
@@ -134,10 +134,10 @@ def new_run(
 
 
 @contextlib.contextmanager
-def old_run(
-    path: Path, experiment: Any, title: str, *, every: datetime.timedelta = HALF_A_MINUTE
+def old_directory(
+    path: Path, files: Mapping[str, str], *, every: datetime.timedelta = HALF_A_MINUTE
 ) -> Iterator[RunDirectory]:
-    """The directory of a run that was stopped.
+    """The directory of what was stopped, with the files that it has.
 
     Raises:
       ConfigError: if another process is at it.
@@ -147,6 +147,20 @@ def old_run(
     run.lock()
     with _under_way(run):
         yield run
+
+
+def new_run(
+    path: Path, experiment: Any, title: str, *, every: datetime.timedelta = HALF_A_MINUTE
+) -> contextlib.AbstractContextManager[RunDirectory]:
+    """A new run directory with its config, as `new_directory`."""
+    return new_directory(path, {"metrics.jsonl": "", CONFIG: f"{_header(title)}\n\n{write(experiment)}"}, every=every)
+
+
+def old_run(
+    path: Path, experiment: Any, title: str, *, every: datetime.timedelta = HALF_A_MINUTE
+) -> contextlib.AbstractContextManager[RunDirectory]:
+    """The directory of a run that was stopped, as `old_directory`."""
+    return old_directory(path, {}, every=every)
 
 
 def config_of(path: Path, *, ended: bool = False) -> tuple[Path, str]:

@@ -91,6 +91,7 @@ def _sweep(parser: Any) -> None:
     help_text = "runs side by side (all of a program unless given; one where a CPU convolves)"
     parser.add_argument("--at-once", type=_count, metavar="N", help=help_text)
     parser.add_argument("--out", type=Path, help="directory (runs/NAME-sweep unless given)")
+    _of_runs(parser)
 
 
 def _compare(parser: Any) -> None:
@@ -113,7 +114,7 @@ def _complete(options: argparse.Namespace) -> None:
 
 COMMANDS = {
     "train": Command(_commands.train, "train as a config says, and leave a run directory", _train),
-    "resume": Command(_commands.resume, "go on with a run that was stopped", _resume),
+    "resume": Command(_commands.resume, "go on with a run or a sweep that was stopped", _resume),
     "evaluate": Command(_commands.evaluate, "say what the parameters that a run left are worth", _run),
     "sweep": Command(_commands.sweep, "train for all combinations of values and seeds, and compare", _sweep),
     "compare": Command(_commands.compare, "show what runs differ in, and draw their curves together", _compare),

@@ -1,26 +1,32 @@
 """A sweep under way: its programs one after another, then a table, a picture, and what to print of them."""
 
+import contextlib
 import csv
+import datetime
 import io
 import math
 import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from .._checkpoints import Checkpoints
 from .._fit import fit
 from .._interrupts import check_interrupts, deferred_interrupts
 from .._progress import Progress
 from .._sealed import write_whole
 from ._compare import columns
 from ._config import ConfigError, shown, write, write_value
+from ._directory import CHECKPOINTS, RunDirectory, new_directory
 from ._run import load_plots
 from ._sweep import Member, Program, programs_of
 
+CONFIG, COMMAND, TITLE = "sweep.toml", "# Command: ", "# Of: "
+OpenedDirectory = Callable[[Path, Mapping[str, str]], contextlib.AbstractContextManager[RunDirectory]]
 CHIEF = {"test_accuracy": "max", "test_return": "max", "test_loss": "min"}
 """The metric that members are compared by, the first that they have; and whether more of it is better."""
 
@@ -58,8 +64,9 @@ def sweep(
     title: str,
     options: str,
     at_once: int | None = None,
+    opened: OpenedDirectory = new_directory,
 ) -> list[Ended]:
-    """Makes all runs, and leaves `sweep.toml`, `sweep.csv` and `sweep.png`.
+    """Makes all runs, and leaves `sweep.toml`, `sweep.csv` and `sweep.png`; one that was stopped goes on.
 
     Args:
       members: the runs.
@@ -68,6 +75,7 @@ def sweep(
       title: heads the picture.
       options: of the command line that makes the sweep again.
       at_once: how many runs go side by side in a program; see `Program.default_at_once`.
+      opened: opens the directory, a new one or one of a sweep that was stopped.
     Returns:
       The runs, in the order of `members`.
     Raises:
@@ -77,58 +85,73 @@ def sweep(
     with deferred_interrupts():
         load_plots()
         programs = list(programs_of(members, over))
-        _open(directory, members[0], options)
-        _say(members, over, programs)
-        print(f"sweep     {directory}", flush=True)
-        start, ended = time.perf_counter(), list[Ended]()
-        try:
+        command = f"renga sweep {shlex.quote(str(directory / CONFIG))} {options}"
+        with opened(
+            directory, {CONFIG: f"{COMMAND}{command}\n{TITLE}{title}\n\n{write(members[0].experiment)}"}
+        ) as run:
+            _say(members, over, programs)
+            print(f"sweep     {directory}", flush=True)
+            start, ended = time.perf_counter(), list[Ended]()
             for program in programs:
-                size = at_once or program.default_at_once()
-                _run(program, ended, directory / "sweep.csv", size=size, of=len(members))
-        except BaseException as error:
-            error.add_note(f"{directory} holds {_contents(directory)}")
-            raise
-        order = {id(member): place for place, member in enumerate(members)}
-        ended.sort(key=lambda each: order[id(each.member)])
-        _save(ended, directory / "sweep.csv")
-        from . import _sweep_plots
+                _run(program, ended, run, size=at_once or program.default_at_once(), of=len(members))
+            order = {id(member): place for place, member in enumerate(members)}
+            ended.sort(key=lambda each: order[id(each.member)])
+            _save(ended, directory / "sweep.csv")
+            from . import _sweep_plots
 
-        chief = chief_of(ended)
-        _sweep_plots.sweep(ended, over, directory / "sweep.png", chief=chief, title=title)
+            chief = chief_of(ended)
+            _sweep_plots.sweep(ended, over, directory / "sweep.png", chief=chief, title=title)
         print(table(ended))
         print(f"{_best(ended, chief)}; {len(ended)} runs in {time.perf_counter() - start:.0f} s")
         return ended
 
 
-def _run(program: Program, ended: list[Ended], path: Path, *, size: int, of: int) -> None:
+def made_by(directory: Path) -> tuple[str, list[str]]:
+    """The title of a sweep that was stopped, and the words of its command line after the config.
+
+    Raises:
+      ConfigError: if the sweep has ended, or its config says neither.
+    """
+    if not (directory / CHECKPOINTS).is_dir():
+        raise ConfigError(f"{directory}: expected a sweep that was stopped, got one that has ended")
+    with (directory / CONFIG).open(encoding="utf-8") as lines:
+        first, second = lines.readline().strip(), lines.readline().strip()
+    if not first.startswith(COMMAND) or not second.startswith(TITLE):
+        raise ConfigError(
+            f"{directory / CONFIG}: expected its head to be {COMMAND}... and {TITLE}..., got {first!r} and {second!r}"
+        )
+    return second.removeprefix(TITLE), shlex.split(first.removeprefix(COMMAND))[3:]
+
+
+def _run(program: Program, ended: list[Ended], run: RunDirectory, *, size: int, of: int) -> None:
     """All runs of a program, so many at once; the table grows."""
     steps = {}
     for first in range(0, len(program.members), size):
         chunk = program.members[first : first + size]
         step = steps.setdefault(len(chunk), program.step(len(chunk)))  # one object, which is compiled once
         print(_label(len(ended), len(chunk), of), flush=True)
-        ended += _side_by_side(program, step, chunk)
-        _save(ended, path)
+        ended += _side_by_side(program, step, chunk, run.checkpoints(str(len(ended))), run.every)
+        _save(ended, run.path / "sweep.csv")
 
 
 def _label(place: int, num: int, of: int) -> str:
     return f"runs {place + 1}-{place + num} of {of}" if num > 1 else f"run {place + 1} of {of}"
 
 
-def _side_by_side(program: Program, step: Any, members: list[Member]) -> list[Ended]:
-    """Runs of one program at once."""
-    runs, losses = program.runs, [dict[int, float]() for _ in members]
-    progress = Progress(0, runs.num_steps)
+def _side_by_side(
+    program: Program, step: Any, members: list[Member], checkpoints: Checkpoints, every: datetime.timedelta
+) -> list[Ended]:
+    """Runs of one program at once, from their checkpoints on."""
+    runs, progress = program.runs, Progress(0, program.runs.num_steps)
 
-    def keep(row: dict[str, float], train_state: Any) -> None:
-        for index, each in enumerate(losses):
-            each[int(row["step"])] = row[f"loss/{index}"]
+    def show(row: dict[str, float], train_state: Any) -> None:
         progress.report({name: value for name, value in row.items() if "/" not in name})
 
     try:
         train_states, history = fit(
             step, program.begin(members), program.feed(members),
-            num_steps=runs.num_steps, report_every=runs.report_every, on_report=keep, progress=False,
+            num_steps=runs.num_steps, report_every=runs.report_every, on_report=show, progress=False,
+            checkpoints=checkpoints, checkpoint_every=every,
         )  # fmt: skip
     finally:
         progress.close()
@@ -139,7 +162,8 @@ def _side_by_side(program: Program, step: Any, members: list[Member]) -> list[En
         one = jax.tree.map(lambda leaf: leaf[index], held._replace(step=()))  # noqa: B023 - called at once
         found = {name.removesuffix(f"/{index}"): value for name, value in last.items() if name.endswith(f"/{index}")}
         test = runs.test(member.experiment, one._replace(state=one.state["state"]))
-        ended.append(Ended(member, found | test, losses[index]))
+        losses = {int(row["step"]): row[f"loss/{index}"] for row in history}
+        ended.append(Ended(member, found | test, losses))
     return ended
 
 
@@ -193,26 +217,6 @@ def _say(members: Sequence[Member], over: Mapping[str, Any], programs: Sequence[
         print(f"arguments {', '.join(traced)}: side by side in one program")
     if shaping:
         print(f"apart     {', '.join(shaping)}: a program for each, one after another")
-
-
-def _open(path: Path, first: Member, options: str) -> None:
-    """A new directory with the config, whose header says how to make the sweep again."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        if held := _contents(path):
-            raise ConfigError(
-                f"{path}: expected a new or empty directory, got one that holds {held}. Give another by --out"
-            )
-        config = path / "sweep.toml"
-        command = f"renga sweep {shlex.quote(str(config))} {options}"
-        config.write_text(f"# Command: {command}\n\n{write(first.experiment)}", encoding="utf-8")
-    except OSError as error:
-        found = "a file" if path.is_file() else f"'{error.strerror}'"
-        raise ConfigError(f"{path}: expected a directory that can be written, got {found}") from None
-
-
-def _contents(path: Path) -> str:
-    return ", ".join(sorted(entry.name for entry in path.iterdir())[:6])
 
 
 def _save(ended: Sequence[Ended], path: Path) -> None:
