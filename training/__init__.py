@@ -265,6 +265,7 @@ from ._per_example import clipped_sum as clipped_sum
 from ._per_example import per_example as per_example
 from ._per_example import per_example_norms as per_example_norms
 from ._per_example import per_example_ways as per_example_ways
+from ._pipeline import pipelined as pipelined
 from ._poisson import PoissonBatches as PoissonBatches
 from ._poisson import poisson_batches as poisson_batches
 from ._predictive import ClassPrediction as ClassPrediction
