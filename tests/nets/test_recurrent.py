@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 
 from renga import nets
+from renga.nets import _lstm
 
 from .families.recurrent import leaky_cell, skipping, stacked
 from .kit import KEY, floats, values
@@ -362,3 +363,23 @@ def test_lru_needs_no_promotion_of_dtypes():
     net, (x,) = nets.rnn(nets.lru_cell(3)), values(floats(4, 2))
     with jax.numpy_dtype_promotion("strict"):
         assert net.apply(net.init(KEY, x), x).shape == (4, 3)
+
+
+def test_an_lstm_of_large_weights_makes_two_products_a_step_and_gives_the_same(monkeypatch: pytest.MonkeyPatch):
+    net, x = nets.rnn(nets.lstm_cell(5)), values(floats(3, 7, 4))[0]
+    params = net.init(KEY, x)
+
+    def of(params: Any, x: jax.Array) -> jax.Array:
+        return jnp.sin(3 * net.apply(params, x)).sum()
+
+    def all_of() -> Any:
+        grad = jax.grad(of, (0, 1))
+        return jax.jit(lambda *args: (of(*args), grad(*args), jax.jvp(grad, args, args)[1]))(params, x)
+
+    def num_products() -> int:
+        return str(jax.make_jaxpr(net.apply)(params, x)).count("dot_general")
+
+    one_product, before = all_of(), num_products()
+    monkeypatch.setattr(_lstm, "_SMALL", 0)
+    assert num_products() == before + 1
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), all_of(), one_product)
