@@ -36,7 +36,12 @@ def attend_to(
     """
     if drop is not None or queries.dtype not in (jnp.float32, jnp.bfloat16):
         return _plain(queries, keys, values, mask, bias, drop)
-    is_long = queries.shape[-3] > _BLOCK and not any(jax.typeof(each).sharding.spec[-3] for each in (queries, keys))
+    num = queries.shape[-3]  # maybe a symbol, under `jax.export`
+    is_long = (
+        isinstance(num, int)
+        and num > _BLOCK
+        and not any(jax.typeof(each).sharding.spec[-3] for each in (queries, keys))
+    )
     by_block = functools.partial(_by_block, reach=reach) if is_long else None
     if queries.dtype == jnp.bfloat16 or (keys.shape[-2] != queries.shape[-2] and by_block is None):
         return _fused(queries, keys, values, mask, bias)

@@ -50,7 +50,9 @@ def feed_forward(
         check_size("feed_forward", "hidden_size", hidden_size)
     check_drop_rate("feed_forward", drop_rate)
     project = projection(bias=bias, w_init=w_init, b_init=b_init)
-    activate = jax.checkpoint(activation)  # what it has inside is sooner computed again than kept
+    activate = jax.checkpoint(
+        lambda hidden: activation(hidden)
+    )  # what it has inside is sooner computed again than kept
 
     @define
     def body(x: jax.Array, *, up=project, down=project, drop=dropout(drop_rate)):

@@ -12,7 +12,7 @@ from jax import lax
 from ._compiler import Option, compiler_options
 from ._convolutions import is_slow_in_loops
 from ._run import Run
-from ._seen import Columns, noted
+from ._seen import OtherMetricsError, Record, empty_record, noted
 from ._spread import Layout, SpreadStep
 from ._state import TrainState
 
@@ -27,8 +27,11 @@ class Calls:
         options = tuple(compiler_options().items())
         self._step = step if layout is None else SpreadStep(step, layout)
         self._layout = layout
-        self._one, self._several = _compiled(self._step, options)
-        self._columns: Columns | None = None
+        try:
+            self._one, self._several = _compiled(self._step, options)
+        except TypeError:
+            raise TypeError(f"fit: expected step to be hashable, as functions are, got {step!r}.") from None
+        self._empty_record: Callable[[], Record] | None = None
 
     def make(self, run: Run, chunk: list[Any]) -> None:
         """Makes a step for every batch of a chunk, in one dispatch; the run holds what comes of them."""
@@ -50,16 +53,24 @@ class Calls:
         layout = self._layout
         if len(chunk) == 1:
             batch = chunk[0] if layout is None else layout.spread(chunk[0])
-            if self._columns is None:
-                _, metrics = _checked.eval_shape(self._step, run.train_state, batch)
-                self._columns = Columns.of(metrics, near=run.train_state.step)
-            record = self._columns.empty() if run.seen.record is None else run.seen.record
-            run.train_state, record = self._one(run.train_state, record, batch)
-            run.seen.add_one(record, self._columns)
+            try:
+                self._make_one(run, batch)
+            except OtherMetricsError:  # than those of the step before; nothing was run
+                run.seen.close()
+                self._empty_record = None
+                self._make_one(run, batch)
         else:
             batches = _stack(chunk) if layout is None else layout.spread(_stack(chunk), steps=len(chunk))
             run.train_state, metrics = self._several(run.train_state, batches)
             run.seen.add_several(metrics)
+
+    def _make_one(self, run: Run, batch: Any) -> None:
+        if self._empty_record is None:
+            _, metrics = _checked.eval_shape(self._step, run.train_state, batch)
+            self._empty_record = empty_record(metrics, near=run.train_state.step)
+        record = self._empty_record() if run.seen.record is None else run.seen.record
+        run.train_state, record = self._one(run.train_state, record, batch)
+        run.seen.add_one(record)
 
 
 def default_steps_per_call(step: Step, train_state: TrainState, batch: Any) -> int:
@@ -78,8 +89,9 @@ def _checked(step: Step, train_state: TrainState, batch: Any) -> tuple[TrainStat
     for name, value in metrics.items():
         if jnp.shape(value) != ():
             raise ValueError(f"fit: expected metrics/{name} to be a scalar, got shape {jnp.shape(value)}")
-        if not jnp.isrealobj(value):
-            raise ValueError(f"fit: expected metrics/{name} to be a real number, got {value.dtype}")
+        dtype = jnp.asarray(value).dtype
+        if not any(jnp.issubdtype(dtype, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_)):
+            raise ValueError(f"fit: expected metrics/{name} to be a real number, got {dtype}")
     return train_state, metrics
 
 
@@ -90,7 +102,7 @@ def _compiled(step: Step, options: tuple[tuple[str, Option], ...]) -> tuple[Any,
     The step is no static argument, since to compare it at every call takes 2 % of a small one.
     """
 
-    def _train_step(train_state: TrainState, record: jax.Array, batch: Any) -> tuple[TrainState, jax.Array]:
+    def _train_step(train_state: TrainState, record: Record, batch: Any) -> tuple[TrainState, Record]:
         train_state, metrics = _checked(step, train_state, batch)
         return train_state, noted(record, metrics)
 

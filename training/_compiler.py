@@ -12,8 +12,6 @@ Option = str | bool | int
 _CPU: Mapping[str, Option] = {
     # Of what could go to YNNPACK, convolutions stay with XLA's own code: a convolutional network's step takes 0.58.
     "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE",
-    # Donated parameters are not copied before they are updated in place: an MLP's step takes 0.97.
-    "xla_cpu_copy_insertion_use_region_analysis": True,
     # Registers are used whole, where LLVM would use half of them: recurrent layers and an MLP take 0.96 to 0.98.
     "xla_cpu_prefer_vector_width": 512,
 }
@@ -22,10 +20,9 @@ _CPU: Mapping[str, Option] = {
 def compiler_options() -> dict[str, Option]:
     """Options for `jax.jit` that make steps faster on this machine's backend; `fit` and the command line pass them.
 
-    On CPUs they leave convolutions to XLA's own code, in place of a library that is slower at them, keep donated
-    parameters from being copied, and use AVX-512 in full where there is such (`benchmarks/nets.py conv`,
-    `benchmarks/mlp.py`). On other backends there are none. They hold for the one function that they are given to, and
-    change nothing else.
+    On CPUs they leave convolutions to XLA's own code, in place of a library that is slower at them, and use AVX-512 in
+    full where there is such (`benchmarks/nets.py conv`, `benchmarks/mlp.py`). On other backends there are none. They
+    hold for the one function that they are given to, and change nothing else.
 
     Returns:
       Names and values. An option that the installed XLA does not know is left out, and one that stands in `XLA_FLAGS`

@@ -10,52 +10,60 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+Dtypes = tuple[tuple[str, np.dtype], ...]
 ROWS = 256
 
 
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["rows"], meta_fields=["dtypes"])
 @dataclasses.dataclass(frozen=True)
-class Columns:
-    """What is in a record of single steps.
+class Record:
+    """Metrics of single steps, which the compiled steps write themselves.
 
-    A record is one array of 32-bit words, `[ROWS + 1, words]` of int32, to which every compiled step adds a row with
-    its metrics; the last row says how many did. To fetch each number alone costs half of a small step, and to keep an
-    array for each a tenth.
+    To fetch each number alone costs half of a small step, and to keep an array for each a tenth.
 
     Attributes:
+      rows: 32-bit words, `[ROWS + 1, words]` of int32, a row for each step; the last row says how many did write.
       dtypes: the metrics' names, in order, and the dtypes that they are kept in: no number loses a bit.
-      sharding: where records lie; None for the default device.
     """
 
-    dtypes: tuple[tuple[str, np.dtype], ...]
-    sharding: jax.sharding.Sharding | None
+    rows: jax.Array
+    dtypes: Dtypes
 
-    @classmethod
-    def of(cls, metrics: dict[str, Any], near: jax.Array) -> "Columns":
-        """Those for metrics of such dtypes, on the devices of an array that steps carry along."""
-        dtypes = tuple((name, _kept(metrics[name].dtype)) for name in sorted(metrics))
-        return cls(dtypes, near.sharding if near.committed else None)
-
-    def empty(self) -> jax.Array:
-        """A record without steps."""
-        width = sum(dtype.itemsize // 4 for _, dtype in self.dtypes)
-        return _zeros((ROWS + 1, max(1, width)), self.sharding)()
-
-    def read(self, record: np.ndarray, count: int) -> dict[str, np.ndarray]:
-        """`{name: [count]}` of a record that was fetched."""
-        found, begin = {}, 0
+    def read(self, count: int) -> dict[str, np.ndarray]:
+        """`{name: [count]}`, fetched."""
+        rows, found, begin = np.asarray(self.rows), {}, 0
         for name, dtype in self.dtypes:
             end = begin + dtype.itemsize // 4
-            found[name] = np.ascontiguousarray(record[:count, begin:end]).view(dtype)[:, 0]
+            found[name] = np.ascontiguousarray(rows[:count, begin:end]).view(dtype)[:, 0]
             begin = end
         return found
 
 
-def noted(record: jax.Array, metrics: dict[str, jax.Array]) -> jax.Array:
-    """A record with one more step, whose metrics are `[]`."""
-    count, words = record[ROWS, 0], [_words(metrics[name]) for name in sorted(metrics)]
+def empty_record(metrics: dict[str, Any], near: jax.Array) -> Callable[[], Record]:
+    """Makes records without steps, for metrics of such dtypes, on the devices of an array that steps carry along."""
+    dtypes = _kept_of(metrics)
+    width = sum(dtype.itemsize // 4 for _, dtype in dtypes)
+    zeros = _zeros((ROWS + 1, max(1, width)), near.sharding if near.committed else None)
+    return lambda: Record(zeros(), dtypes)
+
+
+class OtherMetricsError(Exception):
+    """Metrics that a record was not made for; raised while a step is traced."""
+
+
+def noted(record: Record, metrics: dict[str, jax.Array]) -> Record:
+    """A record with one more step, whose metrics are `[]`.
+
+    Raises:
+      OtherMetricsError: if they are not those that it was made for.
+    """
+    if _kept_of(metrics) != record.dtypes:
+        raise OtherMetricsError
+    words, rows = [_words(metrics[name]) for name in sorted(metrics)], record.rows
+    count = rows[ROWS, 0]
     if words:
-        record = lax.dynamic_update_slice(record, jnp.concatenate(words)[None], (count, 0))
-    return record.at[ROWS, 0].set(count + 1)
+        rows = lax.dynamic_update_slice(rows, jnp.concatenate(words)[None], (count, jnp.zeros_like(count)))
+    return Record(rows.at[ROWS, 0].set(count + 1), record.dtypes)
 
 
 class Seen:
@@ -66,30 +74,28 @@ class Seen:
     """
 
     def __init__(self, fetched: dict[str, np.ndarray] | None = None):
-        self.record: jax.Array | None = None
-        self._columns: Columns | None = None
+        self.record: Record | None = None
         self._count = 0  # of the record, without a look at the device
         self._closed: list[Callable[[], dict[str, np.ndarray]]] = [lambda: fetched] if fetched else []
 
     def __bool__(self) -> bool:
         return bool(self._closed or self._count)
 
-    def add_one(self, record: jax.Array, columns: Columns) -> None:
+    def add_one(self, record: Record) -> None:
         """Takes a record with one more step in it."""
         self.record = record
-        self._columns = columns
         self._count += 1
         if self._count == ROWS:
-            self._close()
+            self.close()
 
     def add_several(self, metrics: dict[str, jax.Array]) -> None:
         """Adds the metrics of several steps, each `[steps]`."""
-        self._close()
+        self.close()
         self._closed.append(functools.partial(jax.device_get, metrics))
 
     def columns(self) -> dict[str, np.ndarray]:
         """Metrics of each step, `{name: [steps]}` of float64, fetched."""
-        self._close()
+        self.close()
         groups = [get() for get in self._closed]
         names = groups[0] if groups else ()
         found = {name: np.concatenate([group[name].astype(np.float64) for group in groups]) for name in names}
@@ -101,11 +107,15 @@ class Seen:
         self._closed.clear()
         self.record, self._count = None, 0
 
-    def _close(self) -> None:
-        if self.record is not None and self._columns is not None and self._count:
-            read, record, count = self._columns.read, self.record, self._count
-            self._closed.append(lambda: read(np.asarray(record), count))
+    def close(self) -> None:
+        """Puts the record aside; the next single step needs another."""
+        if self.record is not None and self._count:
+            self._closed.append(functools.partial(self.record.read, self._count))
         self.record, self._count = None, 0
+
+
+def _kept_of(metrics: dict[str, Any]) -> Dtypes:
+    return tuple((name, _kept(metrics[name].dtype)) for name in sorted(metrics))
 
 
 def _kept(dtype: Any) -> np.dtype:

@@ -216,7 +216,8 @@ def test_a_full_disk_leaves_the_table_of_what_had_ended(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("at", [1, 3])
 def test_a_sweep_that_was_stopped_goes_on_and_ends_with_the_same_files(at, renga, monkeypatch):
-    words = ["--over", "optim.rho=0.0,0.1", "--over", "train.batch_size=4,8", "--seeds", "2", *setting(*MLP)]
+    names = ["--over", "optim.rho=0.0,\n0.1", "--over", "optim.name=sgd,adam"]
+    words = [*names, "--seeds", "2", *setting(*MLP, 'optim={name="sgd"}')]
     assert renga("sweep", "digits_sgd", *words, "--out", "whole").code == 0
     fit, reports = _sweep_run.fit, []
 

@@ -8,6 +8,7 @@ import haiku as hk
 import hypothesis
 import hypothesis.strategies as st
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -425,3 +426,12 @@ def test_a_long_sequence_has_the_outputs_of_a_short_one(causal):
     np.testing.assert_allclose(net.apply(params, x[:, 100:300])[:, 60:140], long[:, 160:240], rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(jax.vmap(net.apply, (None, 0))(params, x), long, rtol=1e-5, atol=1e-6)
     assert jax.eval_shape(net.apply, params, x.astype(jnp.bfloat16)).dtype == jnp.bfloat16
+
+
+def test_it_can_be_exported_with_a_symbol_for_time():
+    net = nets.attention(2, causal=True)
+    x = values(floats(2, 5, 4))[0]
+    params, (batch, time) = made_for(net, x), jax.export.symbolic_shape("b, t")
+    shape = jax.ShapeDtypeStruct((batch, time, 4), jnp.float32)
+    found = jax.export.export(jax.jit(lambda x: net.apply(params, x)))(shape).call(x)
+    np.testing.assert_allclose(found, net.apply(params, x), rtol=1e-5, atol=1e-6)

@@ -34,7 +34,7 @@ def check(name: str, kind: str, remat: bool) -> None:
 
     expected = jax.jit(functools.partial(all_of, NET.apply))(PARAMS, X)
     with jax.set_mesh(mesh):
-        params = jax.device_put(PARAMS, NamedSharding(mesh, PartitionSpec("stage")))
+        params = jax.device_put(PARAMS, NamedSharding(mesh, PartitionSpec(None if remat else "stage")))
         x = jax.device_put(X, NamedSharding(mesh, PartitionSpec(batch or None)))
         found = jax.jit(functools.partial(all_of, apply))(params, x)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-6), found, expected)
@@ -68,6 +68,7 @@ def main() -> None:
     assert jax.device_count() == 4
     check("four stages", "Auto", remat=True)
     check("two by two", "Explicit", remat=False)
+    check("four stages", "Explicit", remat=True)  # remat: with parameters that are not laid out
     check_a_run("Auto")
     check_a_run("Explicit")
 

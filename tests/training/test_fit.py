@@ -103,6 +103,40 @@ def test_metrics_of_single_steps_keep_every_bit_whatever_their_dtype():
     np.testing.assert_equal({name: row[name] for name in values}, expected)
 
 
+def test_metrics_of_64_bits_keep_them():
+    with jax.enable_x64(True):
+        values = {"double": jnp.float64(1 / 3), "long": jnp.int64(2**53 - 1), "unsigned": jnp.uint64(2**52 + 1)}
+        step = lambda train_state, batch: (train_state, values)  # noqa: E731
+        state = training.init(jnp.zeros(()), optim.sgd(0.1))
+        _, (row,) = training.fit(step, state, [np.ones(2)] * 3, num_steps=3, steps_per_call=1, progress=False)
+        assert {name: row[name] for name in values} == {name: float(value) for name, value in values.items()}
+
+
+def test_metrics_may_change_their_dtype_and_their_names_with_the_batches():
+    def step(train_state: training.TrainState, batch: Any) -> Any:
+        named = {"more": jnp.float32(1)} if batch.ndim == 2 else {}
+        return train_state, {"sum": batch.sum()} | named
+
+    state = training.init(jnp.zeros(()), optim.sgd(0.1))
+    batches = [np.full(4, 3, np.int32)] * 3 + [np.full(4, 3, np.float32)] * 3
+    options: dict[str, Any] = {"num_steps": 6, "steps_per_call": 1, "progress": False}
+    _, history = training.fit(step, state, batches, report_every=2, **options)
+    assert [row["sum"] for row in history] == [12, 12, 12]
+    _, history = training.fit(step, state, [*batches[:3], *[np.ones((2, 2))] * 3], report_every=3, **options)
+    assert history == [{"step": 3, "sum": 12}, {"step": 6, "sum": 4, "more": 1}]
+
+
+def test_a_step_without_a_hash_is_refused():
+    class Step:
+        __hash__ = None  # type: ignore[assignment]
+
+        def __call__(self, train_state: Any, batch: Any) -> Any:
+            return train_state, {}
+
+    with pytest.raises(TypeError, match=r"^fit: expected step to be hashable, as functions are, got "):
+        training.fit(Step(), training.init(jnp.zeros(()), optim.sgd(0.1)), [1.0], num_steps=1, progress=False)
+
+
 @pytest.mark.parametrize("where", ["committed", "Auto", "Explicit"])
 def test_single_steps_are_compiled_once_wherever_the_train_state_lies(where: str):
     train_state, step = training.init(jnp.zeros(()), optim.sgd(0.1)), functools.partial(mean_step, where=where)

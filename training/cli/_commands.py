@@ -58,12 +58,23 @@ def sweep(options: argparse.Namespace) -> None:
     tables = override(load(path), options.set)
     members = members_of(tables, over, options.seeds, where=options.config)
     directory = options.out or next_directory(Path("runs"), f"{path.stem}-sweep")
-    words = [*(word for each in options.over for word in ("--over", each)), "--seeds", str(options.seeds)]
+    words = [
+        *(word for each in options.over for word in ("--over", " ".join(each.splitlines()))),
+        "--seeds",
+        str(options.seeds),
+    ]
     words += [] if options.at_once is None else ["--at-once", str(options.at_once)]
     opened = functools.partial(new_directory, every=options.checkpoint_every)
     with _profiled(options):
         run_sweep(
-            members, over, directory, title=path.stem, options=shlex.join(words), at_once=options.at_once, opened=opened
+            members,
+            over,
+            tables,
+            directory,
+            title=path.stem,
+            options=shlex.join(words),
+            at_once=options.at_once,
+            opened=opened,
         )
 
 
@@ -104,11 +115,12 @@ def _resume_sweep(options: argparse.Namespace) -> None:
     given = list(zip(words[::2], words[1::2], strict=True))
     over = parse_over([value for name, value in given if name == "--over"])
     counts = {name: int(value) for name, value in given if name != "--over"}
-    members = members_of(load(options.run / SWEEP), over, counts["--seeds"], where=str(options.run / SWEEP))
+    tables = load(options.run / SWEEP)
+    members = members_of(tables, over, counts["--seeds"], where=str(options.run / SWEEP))
     opened = functools.partial(old_directory, every=options.checkpoint_every)
     with _profiled(options):
         run_sweep(
-            members, over, options.run, title=title, options=shlex.join(words),
+            members, over, tables, options.run, title=title, options=shlex.join(words),
             at_once=counts.get("--at-once"), opened=opened,
         )  # fmt: skip
 

@@ -59,6 +59,7 @@ class Ended(NamedTuple):
 def sweep(
     members: Sequence[Member],
     over: dict[str, list[Any]],
+    tables: dict[str, Any],
     directory: Path,
     *,
     title: str,
@@ -71,6 +72,7 @@ def sweep(
     Args:
       members: the runs.
       over: the values that they differ in.
+      tables: of the config, as they were given: what they leave out is every member's own.
       directory: where to leave the files; `sweep.csv` grows as runs end.
       title: heads the picture.
       options: of the command line that makes the sweep again.
@@ -86,9 +88,7 @@ def sweep(
         load_plots()
         programs = list(programs_of(members, over))
         command = f"renga sweep {shlex.quote(str(directory / CONFIG))} {options}"
-        with opened(
-            directory, {CONFIG: f"{COMMAND}{command}\n{TITLE}{title}\n\n{write(members[0].experiment)}"}
-        ) as run:
+        with opened(directory, {CONFIG: f"{COMMAND}{command}\n{TITLE}{title}\n\n{write(tables)}"}) as run:
             _say(members, over, programs)
             print(f"sweep     {directory}", flush=True)
             start, ended = time.perf_counter(), list[Ended]()
