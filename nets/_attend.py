@@ -36,13 +36,7 @@ def attend_to(
     """
     if drop is not None or queries.dtype not in (jnp.float32, jnp.bfloat16):
         return _plain(queries, keys, values, mask, bias, drop)
-    num = queries.shape[-3]  # maybe a symbol, under `jax.export`
-    is_long = (
-        isinstance(num, int)
-        and num > _BLOCK
-        and not any(jax.typeof(each).sharding.spec[-3] for each in (queries, keys))
-    )
-    by_block = functools.partial(_by_block, reach=reach) if is_long else None
+    by_block = functools.partial(_by_block, reach=reach) if _is_long(queries, keys) else None
     if queries.dtype == jnp.bfloat16 or (keys.shape[-2] != queries.shape[-2] and by_block is None):
         return _fused(queries, keys, values, mask, bias)
     # On CPUs the plain form is faster where heads are not grouped: benchmarks/nets.py transformer.
@@ -60,6 +54,12 @@ def _plain(
     return jnp.swapaxes(_mean(*_heads_first(queries, keys, values), mask, bias, drop), -3, -2)
 
 
+def _is_long(queries: jax.Array, keys: jax.Array) -> bool:
+    """Whether queries make more than a block: not where time is a symbol (`jax.export`), or spread over devices."""
+    num, is_spread = queries.shape[-3], any(jax.typeof(each).sharding.spec[-3] for each in (queries, keys))
+    return isinstance(num, int) and num > _BLOCK and not is_spread
+
+
 def _by_block(
     queries: jax.Array,
     keys: jax.Array,
@@ -70,8 +70,8 @@ def _by_block(
 ) -> jax.Array:
     """The same for one block of queries after the other, without the keys that none of a block may see.
 
-    The backward pass computes the scores again. On CPUs a causal sequence of 1,024 takes a third of the time that all
-    scores at once take: benchmarks/attention.py.
+    The backward pass computes the scores again. On CPUs a causal layer over 2,048 tokens takes a third of the time that
+    those take which make all scores at once: benchmarks/attention.py.
     """
     num, length = queries.shape[-3], keys.shape[-3]
     size = max(_BLOCK, -(-num // _MOST_BLOCKS))

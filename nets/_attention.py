@@ -116,10 +116,11 @@ def attention(
         mask, bias = (fitting(*given, scores, keys.shape[-3]) for given in (("mask", mask), ("bias", bias)))
         mask, bias = closed_by(bias, mask)
         seen = both(mask, near(places, keys.shape[-3], causal, window))
-        reach = (None if window is None else window - 1, 0 if causal else None if window is None else window - 1)
+        span = None if window is None else window - 1
+        reach = (None, None) if cached is not None else (span, 0 if causal else span)
         y = attend_to(
-            *(queries, keys, values), mask=seen, bias=bias, drop=drop if train and drop_rate else None,
-            reach=(None, None) if cached is not None else reach,
+            *(queries, keys, values), mask=seen, bias=bias, reach=reach,
+            drop=drop if train and drop_rate else None,
         )  # fmt: skip
         y = zero_where_blind(y, None if mask is None else seen)
         y = y if cached is None else jnp.where((places < length)[:, None, None], y, jnp.nan)

@@ -50,9 +50,8 @@ def feed_forward(
         check_size("feed_forward", "hidden_size", hidden_size)
     check_drop_rate("feed_forward", drop_rate)
     project = projection(bias=bias, w_init=w_init, b_init=b_init)
-    activate = jax.checkpoint(
-        lambda hidden: activation(hidden)
-    )  # what it has inside is sooner computed again than kept
+    # What an activation has inside is sooner computed again than kept; it may be a callable without a hash.
+    activate = jax.checkpoint(lambda hidden: activation(hidden))
 
     @define
     def body(x: jax.Array, *, up=project, down=project, drop=dropout(drop_rate)):

@@ -251,9 +251,9 @@ def _check_space(directory: Path, size: int) -> None:
     Raises:
       OSError: such as the system raises.
     """
-    size, free = size + 2**20, shutil.disk_usage(directory).free
-    if free < size:
-        said = f"{os.strerror(errno.ENOSPC)}: {size / 1e6:,.1f} MB wanted, {free / 1e6:,.1f} MB free"
+    size, usage = size + 2**20, shutil.disk_usage(directory)
+    if usage.total and usage.free < size:  # some network disks say nothing
+        said = f"{os.strerror(errno.ENOSPC)}: {size / 1e6:,.1f} MB wanted, {usage.free / 1e6:,.1f} MB free"
         raise OSError(errno.ENOSPC, said)
 
 

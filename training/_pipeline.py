@@ -101,7 +101,7 @@ def pipelined(
                 f"pipelined: expected params with a leading axis of blocks, a multiple of {num_stages}, the stages, "
                 f"got {', '.join(str(size[0] if size else 'none') for size in sorted(blocks)) or 'no arrays'}."
             )
-        if jnp.ndim(x) == 0 or x.shape[0] % (num_microbatches * num_parts):
+        if jnp.ndim(x) == 0 or x.shape[0] == 0 or x.shape[0] % (num_microbatches * num_parts):
             raise ValueError(
                 f"pipelined: expected x to have a multiple of {num_microbatches * num_parts} rows, for "
                 f"{num_microbatches} microbatches over {num_parts} parts of the mesh, got shape {jnp.shape(x)}."

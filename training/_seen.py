@@ -94,10 +94,19 @@ class Seen:
         self._closed.append(functools.partial(jax.device_get, metrics))
 
     def columns(self) -> dict[str, np.ndarray]:
-        """Metrics of each step, `{name: [steps]}` of float64, fetched."""
+        """Metrics of each step, `{name: [steps]}` of float64, fetched.
+
+        Raises:
+          ValueError: if some steps have other metrics than others.
+        """
         self.close()
         groups = [get() for get in self._closed]
-        names = groups[0] if groups else ()
+        names = groups[0] if groups else {}
+        if other := next((group for group in groups if group.keys() != names.keys()), None):
+            raise ValueError(
+                "fit: expected the same metrics of all steps between two reports, got "
+                f"{', '.join(names) or 'none'} and {', '.join(other) or 'none'}."
+            )
         found = {name: np.concatenate([group[name].astype(np.float64) for group in groups]) for name in names}
         self._closed[:] = [lambda: found] if groups else []
         return found

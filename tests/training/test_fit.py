@@ -126,6 +126,16 @@ def test_metrics_may_change_their_dtype_and_their_names_with_the_batches():
     assert history == [{"step": 3, "sum": 12}, {"step": 6, "sum": 4, "more": 1}]
 
 
+def test_metrics_of_other_names_between_two_reports_are_refused():
+    def step(train_state: training.TrainState, batch: Any) -> Any:
+        return train_state, {"sum" if batch.ndim == 1 else "all": batch.sum()}
+
+    state = training.init(jnp.zeros(()), optim.sgd(0.1))
+    message = r"^fit: expected the same metrics of all steps between two reports, got sum and all\.$"
+    with pytest.raises(ValueError, match=message):
+        training.fit(step, state, [np.ones(2), np.ones((2, 2))], num_steps=2, steps_per_call=1, progress=False)
+
+
 def test_a_step_without_a_hash_is_refused():
     class Step:
         __hash__ = None  # type: ignore[assignment]

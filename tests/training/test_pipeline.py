@@ -52,6 +52,7 @@ def test_pipelines_made_alike_are_equal():
             "pipelined: expected x to have a multiple of 3 rows, for 3 microbatches over 1 parts of the mesh, "
             "got shape (4, 4).",
         ),
+        (lambda: made()(NET.init(jax.random.key(0), X), X[:0]), "pipelined: expected x to have a multiple of 2 rows"),
         (
             lambda: made()({"w": jnp.ones((2, 4)), "b": jnp.ones(3)}, X),
             "pipelined: expected params with a leading axis of blocks, a multiple of 1, the stages, got 2, 3.",
