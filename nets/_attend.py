@@ -9,13 +9,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 
 from ._check import at_least_float32
 from ._errors import ShapeError
 
 Drop = Callable[[jax.Array], jax.Array]
 Reach = tuple[int | None, int | None]
-_BLOCK, _MOST_BLOCKS = 128, 16
+_BLOCK, _FEW_BLOCKS = 128, 8
+_GROUP, _MOST_GROUPS = 512, 16
+_KEPT = "attention of a block"
 
 
 def attend_to(
@@ -70,11 +73,12 @@ def _by_block(
 ) -> jax.Array:
     """The same for one block of queries after the other, without the keys that none of a block may see.
 
-    The backward pass computes the scores again. On CPUs a causal layer over 2,048 tokens takes a third of the time that
-    those take which make all scores at once: benchmarks/attention.py.
+    Many blocks are made in groups, each of which sees the same keys: programs then do not grow with the sequence, and
+    take the less fresh memory. The backward pass computes the scores again. On CPUs a causal layer over 2,048 tokens
+    takes a third of the time that those take which make all scores at once: benchmarks/attention.py.
     """
     num, length = queries.shape[-3], keys.shape[-3]
-    size = max(_BLOCK, -(-num // _MOST_BLOCKS))
+    size = _BLOCK if num <= _FEW_BLOCKS * _BLOCK else max(_GROUP, -(-num // _MOST_GROUPS))
     q, k, v = _heads_first(queries, keys, values)
     blocks = []
     for begin in range(0, num, size):
@@ -88,25 +92,47 @@ def _by_block(
 
 
 def _in_turn(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, bias: jax.Array | None) -> jax.Array:
-    """One block, in a loop over smaller ones where it is large, so that programs do not grow with the sequence."""
+    """One block, or a loop over those of a group."""
     num = q.shape[-2]
     count = -(-num // _BLOCK)
-    if count < 3:
-        return jax.checkpoint(_mean)(q, k, v, mask, bias)
+    if count == 1:
+        return _made_again(_mean_of_block)(q, k, v, mask, bias)
     size = -(-num // count)
 
     def rows(array: jax.Array) -> jax.Array:
         padded = jnp.pad(array, [(0, 0)] * (array.ndim - 2) + [(0, size * count - num), (0, 0)])
         return jnp.moveaxis(padded.reshape(*array.shape[:-2], count, size, array.shape[-1]), -3, 0)
 
-    each = {"q": rows(q)}
-    shared: dict[str, Any] = {"k": k, "v": v, "mask": None, "bias": None}
+    # Keys have time last here: their derivatives are then products of a form that XLA's CPU backend is fast at.
+    each, keys = {"q": rows(q)}, jnp.swapaxes(k, -1, -2)
+    shared: dict[str, Any] = {"v": v, "mask": None, "bias": None}
     for name, array in (("mask", mask), ("bias", bias)):
         if array is not None:
             (each if array.shape[-2] == num else shared)[name] = rows(array) if array.shape[-2] == num else array
-    some = jax.checkpoint(lambda each: _mean(**(shared | each)), prevent_cse=False)
+
+    def some(each: dict[str, jax.Array]) -> jax.Array:
+        return _mean_of_block(k=jnp.swapaxes(keys, -1, -2), **(shared | each))
+
+    some = _made_again(some, prevent_cse=False)
     y = jnp.moveaxis(lax.map(some, each), 0, -3)
     return y.reshape(*y.shape[:-3], size * count, y.shape[-1])[..., :num, :]
+
+
+def _made_again(function: Callable[..., jax.Array], *, prevent_cse: bool = True) -> Callable[..., jax.Array]:
+    """A function whose scores are computed again backward; what `_mean_of_block` names is kept."""
+    policy = jax.checkpoint_policies.save_only_these_names(_KEPT)
+    return jax.checkpoint(function, policy=policy, prevent_cse=prevent_cse)
+
+
+def _mean_of_block(
+    q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, bias: jax.Array | None
+) -> jax.Array:
+    """What `_mean` gives, divided by the sum of the weights at its end: that passes over the scores less often."""
+    scores = _scores(q, k, mask, bias)
+    highest = checkpoint_name(lax.stop_gradient(scores.max(-1, keepdims=True)), _KEPT)
+    weights = jnp.exp(scores - highest)  # the mean does not depend on the highest
+    total = checkpoint_name(weights.sum(-1, keepdims=True), _KEPT)
+    return checkpoint_name(_weighted(weights, v), _KEPT) / total
 
 
 def _mean(
@@ -118,19 +144,31 @@ def _mean(
     drop: Drop | None = None,
 ) -> jax.Array:
     """`[..., heads, time, head_size]` from what `_heads_first` gives."""
+    weights = jax.nn.softmax(_scores(q, k, mask, bias))
+    return _weighted(weights if drop is None else drop(weights), v)
+
+
+def _scores(q: jax.Array, k: jax.Array, mask: jax.Array | None, bias: jax.Array | None) -> jax.Array:
+    """`[..., heads, time, length]`, in at least float32."""
     dtype, heads, groups = at_least_float32(q.dtype), q.shape[-3], k.shape[-3]
     alike = heads == groups  # a third axis of heads would cost a fifth of the time
     q = q if alike else q.reshape(*q.shape[:-3], groups, heads // groups, *q.shape[-2:])
     head, of = ("h", "h") if alike else ("kg", "k")
     scores = jnp.einsum(f"...{head}td,...{of}sd->...{head}ts", q, k, preferred_element_type=dtype)
-    by_group = scores.shape
-    scores = scores if alike else scores.reshape(*by_group[:-4], heads, *by_group[-2:])
+    scores = scores if alike else scores.reshape(*scores.shape[:-4], heads, *scores.shape[-2:])
     scores = scores if q.dtype == dtype else scores / math.sqrt(q.shape[-1])
     scores = scores if bias is None else scores + bias.astype(dtype)
-    weights = jax.nn.softmax(scores if mask is None else jnp.where(mask, scores, jnp.finfo(dtype).min))
-    weights = weights if drop is None else drop(weights)
-    weights = weights.reshape(by_group).astype(v.dtype)
-    y = jnp.einsum(f"...{head}ts,...{of}sd->...{head}td", weights, v, preferred_element_type=dtype).astype(v.dtype)
+    return scores if mask is None else jnp.where(mask, scores, jnp.finfo(dtype).min)
+
+
+def _weighted(weights: jax.Array, v: jax.Array) -> jax.Array:
+    """Sums of values: `[..., heads, time, head_size]`, in their dtype."""
+    dtype, heads, groups = weights.dtype, weights.shape[-3], v.shape[-3]
+    alike = heads == groups
+    weights = weights if alike else weights.reshape(*weights.shape[:-3], groups, heads // groups, *weights.shape[-2:])
+    head, of = ("h", "h") if alike else ("kg", "k")
+    y = jnp.einsum(f"...{head}ts,...{of}sd->...{head}td", weights.astype(v.dtype), v, preferred_element_type=dtype)
+    y = y.astype(v.dtype)
     return y if alike else y.reshape(*y.shape[:-4], heads, *y.shape[-2:])
 
 

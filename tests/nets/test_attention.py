@@ -389,13 +389,13 @@ EXTRAS = {
 
 
 @pytest.mark.parametrize(
-    ("most", "extra"), [*((2, extra) for extra in EXTRAS), (16, "mask")], ids=[*EXTRAS, "mask, no loops"]
+    ("few", "extra"), [*((0, extra) for extra in EXTRAS), (16, "mask")], ids=[*EXTRAS, "mask, no loops"]
 )
 @pytest.mark.parametrize("reach", REACHES)
 @pytest.mark.parametrize("kv_heads", [4, 2])
-def test_block_by_block_it_is_the_same_with_two_derivatives(kv_heads, reach, extra, most, monkeypatch):
-    monkeypatch.setattr(_attend, "_BLOCK", 2)
-    monkeypatch.setattr(_attend, "_MOST_BLOCKS", most)
+def test_block_by_block_it_is_the_same_with_two_derivatives(kv_heads, reach, extra, few, monkeypatch):
+    for name, size in {"_BLOCK": 2, "_FEW_BLOCKS": few, "_GROUP": 5}.items():
+        monkeypatch.setattr(_attend, name, size)
     arrays, (mask, bias), (before, after) = qkv(4, kv_heads), EXTRAS[extra], REACHES[reach]
     apart = PLACES[:, None] - PLACES
     within = ((apart <= (11 if before is None else before)) & (-apart <= (11 if after is None else after)))[None]
