@@ -12,7 +12,7 @@ from jax import lax
 from ._compiler import Option, compiler_options
 from ._convolutions import is_slow_in_loops
 from ._run import Run
-from ._seen import OtherMetricsError, Record, empty_record, noted
+from ._seen import EmptyRecord, OtherMetricsError, Record, empty_record, noted
 from ._spread import Layout, SpreadStep
 from ._state import TrainState
 
@@ -31,7 +31,7 @@ class Calls:
             self._one, self._several = _compiled(self._step, options)
         except TypeError:
             raise TypeError(f"fit: expected step to be hashable, as functions are, got {step!r}.") from None
-        self._empty_record: Callable[[], Record] | None = None
+        self._empty_record: EmptyRecord | None = None
 
     def make(self, run: Run, chunk: list[Any]) -> None:
         """Makes a step for every batch of a chunk, in one dispatch; the run holds what comes of them."""
@@ -61,15 +61,16 @@ class Calls:
                 self._make_one(run, batch)
         else:
             batches = _stack(chunk) if layout is None else layout.spread(_stack(chunk), steps=len(chunk))
-            run.train_state, metrics = self._several(run.train_state, batches)
+            run.carried, metrics = self._several(run.train_state, batches)
             run.seen.add_several(metrics)
 
     def _make_one(self, run: Run, batch: Any) -> None:
         if self._empty_record is None:
             _, metrics = _checked.eval_shape(self._step, run.train_state, batch)
             self._empty_record = empty_record(metrics, near=run.train_state.step)
-        record = self._empty_record() if run.seen.record is None else run.seen.record
-        run.train_state, record = self._one(run.train_state, record, batch)
+        if run.seen.record is None:
+            run.begin_record(self._empty_record)
+        run.carried, record = self._one(run.carried, run.seen.record, batch)
         run.seen.add_one(record)
 
 
@@ -102,9 +103,12 @@ def _compiled(step: Step, options: tuple[tuple[str, Option], ...]) -> tuple[Any,
     The step is no static argument, since to compare it at every call takes 2 % of a small one.
     """
 
-    def _train_step(train_state: TrainState, record: Record, batch: Any) -> tuple[TrainState, Record]:
-        train_state, metrics = _checked(step, train_state, batch)
-        return train_state, noted(record, metrics)
+    def _train_step(carried: TrainState, record: Record, batch: Any) -> tuple[TrainState, Record]:
+        if carried.step is not None:
+            train_state, metrics = _checked(step, carried, batch)
+            return train_state, noted(record, metrics)
+        train_state, metrics = _checked(step, carried._replace(step=record.step()), batch)
+        return train_state._replace(step=None), noted(record, metrics, train_state.step)
 
     def _train_steps(train_state: TrainState, batches: Any) -> tuple[TrainState, Metrics]:
         return lax.scan(functools.partial(_checked, step), train_state, batches)

@@ -14,7 +14,7 @@ from ._checkpoints import Checkpoints
 from ._checks import check_count
 from ._data import Resumable
 from ._keeping import Place
-from ._seen import Seen
+from ._seen import EmptyRecord, Seen
 from ._state import TrainState
 
 Row = dict[str, float]
@@ -25,7 +25,7 @@ class Run:
     """A run under way.
 
     Attributes:
-      train_state: after the steps that were made.
+      carried: the train state that steps carry along; its step is None where `seen` keeps that.
       start: the step that the whole run starts from.
       done: steps made since then.
       seen: metrics since the last report.
@@ -33,12 +33,28 @@ class Run:
       saved: whether a checkpoint says all this.
     """
 
-    train_state: TrainState
+    carried: TrainState
     start: int
     done: int = 0
     seen: Seen = dataclasses.field(default_factory=Seen)
     history: list[Row] = dataclasses.field(default_factory=list)
     saved: bool = False
+
+    @property
+    def train_state(self) -> TrainState:
+        """After the steps that were made."""
+        return self.carried if self.carried.step is not None else self.carried._replace(step=self.seen.step)
+
+    def begin_record(self, empty: EmptyRecord) -> None:
+        """Begins a record of single steps. It keeps the train state's step too, if that is a number as `init` makes it.
+
+        A call of a small step takes the less time, the fewer arrays it has.
+        """
+        train_state = self.train_state
+        kept = isinstance(train_state, TrainState) and jnp.shape(train_state.step) == ()
+        kept = kept and train_state.step.dtype == jnp.int32
+        self.seen.record = empty(train_state.step if kept else 0)
+        self.carried = train_state._replace(step=None) if kept else train_state
 
     @property
     def step(self) -> int:

@@ -1,4 +1,4 @@
-"""The metrics of steps between two reports, which stay on the device."""
+"""The metrics of steps between two reports, and the step itself, which stay on the device."""
 
 import dataclasses
 import functools
@@ -11,6 +11,7 @@ import numpy as np
 from jax import lax
 
 Dtypes = tuple[tuple[str, np.dtype], ...]
+EmptyRecord = Callable[[jax.Array | int], "Record"]
 ROWS = 256
 
 
@@ -19,10 +20,12 @@ ROWS = 256
 class Record:
     """Metrics of single steps, which the compiled steps write themselves.
 
-    To fetch each number alone costs half of a small step, and to keep an array for each a tenth.
+    To fetch each number alone costs half of a small step, and to keep an array for each a tenth; an array for the train
+    state's step alone takes another fifteenth.
 
     Attributes:
-      rows: 32-bit words, `[ROWS + 1, words]` of int32, a row for each step; the last row says how many did write.
+      rows: 32-bit words, `[ROWS + 1, words]` of int32, a row for each step; the last row says how many did write, and
+        the train state's step after them, where that is kept here.
       dtypes: the metrics' names, in order, and the dtypes that they are kept in: no number loses a bit.
     """
 
@@ -38,21 +41,25 @@ class Record:
             begin = end
         return found
 
+    def step(self) -> jax.Array:
+        """The train state's step, `[]` of int32."""
+        return _step_in(self.rows)
 
-def empty_record(metrics: dict[str, Any], near: jax.Array) -> Callable[[], Record]:
-    """Makes records without steps, for metrics of such dtypes, on the devices of an array that steps carry along."""
+
+def empty_record(metrics: dict[str, Any], near: jax.Array) -> EmptyRecord:
+    """Makes records that begin at a step, for metrics of such dtypes, on the devices of an array that steps carry."""
     dtypes = _kept_of(metrics)
     width = sum(dtype.itemsize // 4 for _, dtype in dtypes)
-    zeros = _zeros((ROWS + 1, max(1, width)), near.sharding if near.committed else None)
-    return lambda: Record(zeros(), dtypes)
+    begin = _beginning((ROWS + 1, max(2, width)), near.sharding if near.committed else None)
+    return lambda step: Record(begin(step), dtypes)
 
 
 class OtherMetricsError(Exception):
     """Metrics that a record was not made for; raised while a step is traced."""
 
 
-def noted(record: Record, metrics: dict[str, jax.Array]) -> Record:
-    """A record with one more step, whose metrics are `[]`.
+def noted(record: Record, metrics: dict[str, jax.Array], step: jax.Array | None = None) -> Record:
+    """A record with one more step, whose metrics are `[]`; and the train state's step after it, if that is kept there.
 
     Raises:
       OtherMetricsError: if they are not those that it was made for.
@@ -63,7 +70,8 @@ def noted(record: Record, metrics: dict[str, jax.Array]) -> Record:
     count = rows[ROWS, 0]
     if words:
         rows = lax.dynamic_update_slice(rows, jnp.concatenate(words)[None], (count, jnp.zeros_like(count)))
-    return Record(rows.at[ROWS, 0].set(count + 1), record.dtypes)
+    last = [count + 1] if step is None else [count + 1, step.astype(jnp.int32)]
+    return Record(rows.at[ROWS, : len(last)].set(jnp.stack(last)), record.dtypes)
 
 
 class Seen:
@@ -75,11 +83,19 @@ class Seen:
 
     def __init__(self, fetched: dict[str, np.ndarray] | None = None):
         self.record: Record | None = None
+        self._last: Record | None = None  # that was closed
         self._count = 0  # of the record, without a look at the device
         self._closed: list[Callable[[], dict[str, np.ndarray]]] = [lambda: fetched] if fetched else []
 
     def __bool__(self) -> bool:
         return bool(self._closed or self._count)
+
+    @property
+    def step(self) -> jax.Array:
+        """The train state's step after the last single step, `[]` of int32."""
+        record = self._last if self.record is None else self.record
+        assert record is not None, "no single step was made"
+        return record.step()
 
     def add_one(self, record: Record) -> None:
         """Takes a record with one more step in it."""
@@ -112,15 +128,15 @@ class Seen:
         return found
 
     def clear(self) -> None:
-        """Forgets them."""
+        """Forgets the metrics."""
+        self.close()
         self._closed.clear()
-        self.record, self._count = None, 0
 
     def close(self) -> None:
         """Puts the record aside; the next single step needs another."""
         if self.record is not None and self._count:
             self._closed.append(functools.partial(self.record.read, self._count))
-        self.record, self._count = None, 0
+        self.record, self._last, self._count = None, self.record or self._last, 0
 
 
 def _kept_of(metrics: dict[str, Any]) -> Dtypes:
@@ -139,6 +155,11 @@ def _words(metric: jax.Array) -> jax.Array:
 
 
 @functools.lru_cache
-def _zeros(shape: tuple[int, ...], sharding: Any) -> Callable[[], jax.Array]:
+def _beginning(shape: tuple[int, ...], sharding: Any) -> Callable[[jax.Array | int], jax.Array]:
     """Compiled, since a record is made at every report: from an array of NumPy it takes ten times as long."""
-    return jax.jit(functools.partial(jnp.zeros, shape, jnp.int32), out_shardings=sharding)
+    return jax.jit(lambda step: jnp.zeros(shape, jnp.int32).at[ROWS, 1].set(step), out_shardings=sharding)
+
+
+@jax.jit
+def _step_in(rows: jax.Array) -> jax.Array:
+    return rows[ROWS, 1]
