@@ -59,11 +59,12 @@ def shortfalls(record: Record) -> str:
 
 
 def sentence(name: str, promise: Record) -> str:
-    """A missed promise in words."""
-    return (
+    """A missed promise in words, and why that is, if it is known."""
+    said = (
         f"- {name}: `{promise['case']}` takes {figure(promise['found'])} of the time of `{promise['peer']}`; "
         f"at most {promise['at_most']:.3g} is promised."
     )
+    return " ".join([said, promise["why"]]) if "why" in promise else said
 
 
 def figure(ratio: float) -> str:

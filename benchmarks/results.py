@@ -41,11 +41,13 @@ class Promise(NamedTuple):
       case: one of ours.
       peer: what it is set against; of several, the fastest by its median.
       at_most: the median over rounds of `time(case) / time(peer)` in the same round is to be no more than that.
+      why: what is known of the reason where it is more, in sentences.
     """
 
     case: str
     peer: str | tuple[str, ...]
     at_most: float
+    why: str = ""
 
 
 class Work(NamedTuple):
@@ -62,7 +64,8 @@ def found(promise: Promise, timings: Mapping[str, Timing]) -> dict[str, Any]:
     best = min(there, key=lambda peer: timings[peer].median) if there else " or ".join(peers)
     measured = there and promise.case in timings
     ratio = _short(statistics.median(_ratios(timings[promise.case], timings[best]))) if measured else None
-    return {"case": promise.case, "peer": best, "at_most": _short(promise.at_most), "found": ratio}
+    figures = {"case": promise.case, "peer": best, "at_most": _short(promise.at_most), "found": ratio}
+    return figures | ({"why": promise.why} if promise.why else {})
 
 
 def share(timing: Timing, work: Work | None, ceilings: Mapping[str, float] | None) -> dict[str, float] | None:

@@ -52,6 +52,8 @@ def test_a_promise_is_measured_in_the_same_rounds_against_the_fastest_peer(load)
     assert found == {"case": "ours", "peer": "fast", "at_most": 0.9, "found": 1.0}
     assert results.missed(found)
     assert not results.missed(found | {"found": 0.9})
+    reasoned = results.found(results.Promise("ours", "fast", 0.9, "It waits."), measured)
+    assert reasoned == found | {"why": "It waits."}
 
 
 def test_a_promise_without_its_peers_or_its_case_is_not_measured(load):
@@ -125,14 +127,16 @@ def test_a_comparison_that_fails_is_reported_on_the_page(load, tmp_path):
 def test_every_missed_promise_is_a_sentence_above_the_figures(load):
     promises = [
         {"case": "renga", "peer": "torch", "at_most": 1.0, "found": 1.2345},
-        {"case": "renga", "peer": "Haiku", "at_most": 1 / 3, "found": 0.25},
+        {"case": "renga", "peer": "Equinox", "at_most": 1.0, "found": 2.0, "why": "It waits for `x`."},
+        {"case": "renga", "peer": "Haiku", "at_most": 1 / 3, "found": 0.25, "why": "Never seen."},
         {"case": "renga", "peer": "Flax or Equinox", "at_most": 1.0, "found": None},
     ]
     said = load("page").shortfalls(record(step=entry(promises=promises)) | {"failures": {"a.py": "no `x`\nthere"}})
     assert said.splitlines() == [
-        "Of 3 promises, 1 is kept.",
+        "Of 4 promises, 1 is kept.",
         "",
         "- step: `renga` takes 1.234 of the time of `torch`; at most 1 is promised.",
+        "- step: `renga` takes 2.000 of the time of `Equinox`; at most 1 is promised. It waits for `x`.",
         "- `a.py` could not be run: `no 'x' there`.",
         "- step: `renga` was not measured beside `Flax or Equinox`.",
     ]
