@@ -230,7 +230,7 @@ comparison(
             "renga, gradients",
             "torch.func, gradients",
             0.35,
-            "Two thirds of it go into the first touch of 69 MB of fresh memory; `keep_cpu_memory` avoids that.",
+            "Most of it goes into the first touch of 69 MB of fresh memory; `keep_cpu_memory` avoids that.",
         ),
         Promise("renga, gradients, keep_cpu_memory", "torch.func, gradients", 0.35),
         Promise("renga, norms", "Opacus ghost, norms", 0.35),

@@ -74,8 +74,9 @@ def _by_block(
     """The same for one block of queries after the other, without the keys that none of a block may see.
 
     Many blocks are made in groups, each of which sees the same keys: programs then do not grow with the sequence, and
-    take the less fresh memory. The backward pass computes the scores again. On CPUs a causal layer over 2,048 tokens
-    takes a third of the time that those take which make all scores at once: benchmarks/attention.py.
+    take the less fresh memory. The backward pass of a group computes the scores again; those of a few single blocks
+    XLA's CPU backend keeps: outside of loops it drops the barrier of `jax.checkpoint`. On CPUs a causal layer over
+    2,048 tokens takes a third of the time that those take which make all scores at once: benchmarks/attention.py.
     """
     num, length = queries.shape[-3], keys.shape[-3]
     size = _BLOCK if num <= _FEW_BLOCKS * _BLOCK else max(_GROUP, -(-num // _MOST_GROUPS))
@@ -119,7 +120,7 @@ def _in_turn(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None, b
 
 
 def _made_again(function: Callable[..., jax.Array], *, prevent_cse: bool = True) -> Callable[..., jax.Array]:
-    """A function whose scores are computed again backward; what `_mean_of_block` names is kept."""
+    """A function of which the backward pass is to keep no scores, just what `_mean_of_block` names."""
     policy = jax.checkpoint_policies.save_only_these_names(_KEPT)
     return jax.checkpoint(function, policy=policy, prevent_cse=prevent_cse)
 

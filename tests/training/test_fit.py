@@ -4,7 +4,7 @@ import functools
 import re
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -88,6 +88,26 @@ def test_metrics_of_single_steps_lose_none_where_their_record_is_full(report_eve
     for row in history:
         sums, last = sums + row["mean"] * (row["step"] - last), int(row["step"])
     assert (last, sums) == (2 * ROWS + 3, sum(range(2 * ROWS + 3)))
+
+
+class OwnState(NamedTuple):
+    step: jax.Array
+    total: jax.Array
+
+
+@pytest.mark.parametrize("kind", ["train state", "step of other dtype", "own class"])
+def test_single_steps_leave_their_step_in_the_train_state_wherever_it_is_kept(kind: str):
+    begin = jnp.asarray(5, jnp.uint32 if kind == "step of other dtype" else jnp.int32)
+    state = training.init(jnp.zeros(()), optim.sgd(0.1))._replace(step=begin)
+    given = OwnState(begin, jnp.zeros(())) if kind == "own class" else state
+    step = lambda train_state, batch: (train_state._replace(step=train_state.step + 1), {"seen": train_state.step})  # noqa: E731
+    found = []
+    last, _ = training.fit(
+        step, given, [np.ones(2)] * (ROWS + 3), num_steps=ROWS + 3, steps_per_call=1, report_every=ROWS + 1,
+        on_report=lambda row, train_state: found.append((row["step"], int(train_state.step))), progress=False,
+    )  # fmt: skip
+    assert found == [(6 + ROWS, 6 + ROWS), (8 + ROWS, 8 + ROWS)]
+    assert (type(last), last.step.dtype, int(last.step)) == (type(given), begin.dtype, 8 + ROWS)
 
 
 def test_metrics_of_single_steps_keep_every_bit_whatever_their_dtype():
