@@ -99,7 +99,7 @@ class OwnState(NamedTuple):
 def test_single_steps_leave_their_step_in_the_train_state_wherever_it_is_kept(kind: str):
     begin = jnp.asarray(5, jnp.uint32 if kind == "step of other dtype" else jnp.int32)
     state = training.init(jnp.zeros(()), optim.sgd(0.1))._replace(step=begin)
-    given = OwnState(begin, jnp.zeros(())) if kind == "own class" else state
+    given: Any = OwnState(begin, jnp.zeros(())) if kind == "own class" else state
     step = lambda train_state, batch: (train_state._replace(step=train_state.step + 1), {"seen": train_state.step})  # noqa: E731
     found = []
     last, _ = training.fit(
