@@ -1,6 +1,7 @@
 """Attention: what it equals in other libraries, what it may look at, and what it carries."""
 
 import functools
+import itertools
 from typing import Any
 
 import flax.linen as nn
@@ -388,12 +389,16 @@ EXTRAS = {
 }
 
 
+LOOPS = {**{extra: (0, extra) for extra in EXTRAS}, "mask, no loops": (16, "mask")}
+WAYS = list(itertools.product([4, 2], REACHES, LOOPS))  # every second one stands for the others, all of each among them
+
+
 @pytest.mark.parametrize(
-    ("few", "extra"), [*((0, extra) for extra in EXTRAS), (16, "mask")], ids=[*EXTRAS, "mask, no loops"]
+    ("kv_heads", "reach", "loops"),
+    [pytest.param(*way, marks=() if i % 2 == 0 else pytest.mark.long) for i, way in enumerate(WAYS)],
 )
-@pytest.mark.parametrize("reach", REACHES)
-@pytest.mark.parametrize("kv_heads", [4, 2])
-def test_block_by_block_it_is_the_same_with_two_derivatives(kv_heads, reach, extra, few, monkeypatch):
+def test_block_by_block_it_is_the_same_with_two_derivatives(kv_heads, reach, loops, monkeypatch):
+    few, extra = LOOPS[loops]
     for name, size in {"_BLOCK": 2, "_FEW_BLOCKS": few, "_GROUP": 5}.items():
         monkeypatch.setattr(_attend, name, size)
     arrays, (mask, bias), (before, after) = qkv(4, kv_heads), EXTRAS[extra], REACHES[reach]

@@ -16,6 +16,7 @@ from renga import optim
 from renga.optim import InjectHyperparamsState, get_hyperparams, inject_hyperparams, set_hyperparams
 
 from .registry import LINKS
+from .test_pairs import ALONE
 from .trees import assert_close, assert_same, shown, types
 
 PARAMS = {"b": jnp.array([0.3, -0.2]), "w": jnp.array([[0.3, 0.9], [-0.2, -0.9], [0.4, 0.8]])}
@@ -116,7 +117,14 @@ def test_patterns_choose_the_numbers_that_are_kept():
         inject_hyperparams(optim.partition(groups, {"b": "a/b", "**": "a"}))
 
 
-@pytest.mark.parametrize("name", [name for name in LINKS if name != "inject_hyperparams"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in ALONE else pytest.mark.long)
+        for name in LINKS
+        if name != "inject_hyperparams"
+    ],
+)
 def test_a_chain_steps_as_it_does_without(name: str):
     tx, of = LINKS[name](), game if name.split()[0] in ("lola", "sos") else loss
     (plain, own), (params, state) = (after(each, num_steps=2, loss=of) for each in (tx, inject_hyperparams(tx)))

@@ -95,7 +95,7 @@ INNER: dict[str, Any] = {
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("inner", INNER)
-@pytest.mark.parametrize("inner_steps", [1, 2, 5, 6])
+@pytest.mark.parametrize("inner_steps", [1, 5, 6])
 def test_the_gradient_equals_finite_differences(inner: str, inner_steps: int):
     found, expected = slopes(maml(loss_fn, INNER[inner], inner_steps), *some())
     np.testing.assert_allclose(found, expected, rtol=1e-6)
