@@ -4,13 +4,14 @@
     python benchmarks/attention.py attention-short   # 32 sequences of 64
     python benchmarks/attention.py attention-middle  # 8 of 256
     python benchmarks/attention.py attention-long    # one of 2,048
+    python benchmarks/attention.py attention-cudnn   # 8 of 4,096 in bfloat16, on a GPU
 
-Torch's is a fused kernel that keeps no scores either.
+Torch's is a fused kernel that keeps no scores either, as is cuDNN's.
 """
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -24,23 +25,26 @@ SIZES = {"short": (32, 64), "middle": (8, 256), "long": (1, 2048)}  # sequences,
 NUM_PASSES = {"short": 5, "middle": 3, "long": 1}
 
 
-def renga(x: jax.Array, num: int, options: Mapping[str, Any] | None = None) -> Round:
-    """`nets.attention`."""
-    net = nets.attention(HEADS, causal=True)
+def renga(
+    x: jax.Array, num: int, options: Mapping[str, Any] | None = None, implementation: Literal["cudnn"] | None = None
+) -> Round:
+    """`nets.attention`, in the dtype of its input."""
+    net = nets.cast(nets.attention(HEADS, causal=True, implementation=implementation), params=x.dtype)
     return passes(lambda params: net.apply(params, x), net.init(jax.random.key(0), x), num, options)
 
 
-def plain(x: jax.Array, num: int) -> Round:
+def plain(x: jax.Array, num: int, implementation: Literal["cudnn"] | None = None) -> Round:
     """By hand, around `jax.nn.dot_product_attention`."""
     shape = (WIDTH, HEADS, WIDTH // HEADS)
     keys = jax.random.split(jax.random.key(0), 4)
-    params = {name: jax.random.normal(key, shape) / WIDTH**0.5 for name, key in zip("qkvo", keys, strict=True)}
+    draws = [jax.random.normal(key, shape, x.dtype) / WIDTH**0.5 for key in keys]
 
     def apply(params: dict) -> jax.Array:
         q, k, v = (jnp.einsum("btf,fhd->bthd", x, params[name]) for name in "qkv")
-        return jnp.einsum("bthd,fhd->btf", jax.nn.dot_product_attention(q, k, v, is_causal=True), params["o"])
+        y = jax.nn.dot_product_attention(q, k, v, is_causal=True, implementation=implementation)
+        return jnp.einsum("bthd,fhd->btf", y, params["o"])
 
-    return passes(apply, params, num)
+    return passes(apply, dict(zip("qkvo", draws, strict=True)), num)
 
 
 def flax(x: jax.Array, num: int) -> Round:
@@ -121,6 +125,23 @@ for _name, (_batch, _tokens) in SIZES.items():
         promises=[Promise("renga", _JAX_PEERS, 1), Promise("renga, compiler_options", "torch, eager", 1)],
         work=Work(flops=6 * _forward),
     )(functools.partial(cases, _name))
+
+_BY_HAND = "jax.nn.dot_product_attention, cudnn"
+
+
+@comparison(
+    "attention-cudnn",
+    "causal self-attention, forward and backward: 8 of 4,096 tokens in bfloat16",
+    "renga",
+    promises=[Promise("renga, cudnn", "renga", 1), Promise("renga, cudnn", _BY_HAND, 1.05)],
+    backends=["gpu"],
+)
+def by_cudnn() -> Mapping[str, Round]:
+    """XLA's code for attention, and cuDNN's fused kernel."""
+    x = jax.random.normal(jax.random.key(1), (8, 4096, WIDTH), jnp.bfloat16)
+    ours = {"renga": renga(x, 10), "renga, cudnn": renga(x, 10, implementation="cudnn")}
+    return ours | {"jax.nn.dot_product_attention": plain(x, 10), _BY_HAND: plain(x, 10, "cudnn")}
+
 
 if __name__ == "__main__":
     main()

@@ -12,7 +12,7 @@ from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
 from ._check import at_least_float32
-from ._errors import ShapeError
+from ._errors import NetError, ShapeError
 
 Drop = Callable[[jax.Array], jax.Array]
 Reach = tuple[int | None, int | None]
@@ -27,23 +27,30 @@ def attend_to(
     values: jax.Array,
     *,
     mask: jax.Array | None = None,
+    within: jax.Array | None = None,
     bias: jax.Array | None = None,
     reach: Reach = (None, None),
     drop: Drop | None = None,
+    by_cudnn: bool = False,
 ) -> jax.Array:
     """Values weighted by the softmax of scores: `[..., time, heads, head_size]` from those of all three.
 
     Keys and values may have fewer heads, a divisor. Where the mask `[..., heads or 1, time or 1, length or 1]` has no
     True, the weights are the same for all keys, or for some of them. `reach` says how many keys before and after its
-    own place a query may see at most, None for all; the mask says so too.
+    own place a query may see at most, None for all; `within`, a second mask, says so too.
     """
+    if by_cudnn and bias is not None:  # under `vmap`, JAX adds up its gradients over what is mapped
+        raise NetError("no bias where cuDNN is to compute attention", "one")
+    if by_cudnn:
+        return _by_cudnn(queries, keys, values, mask, within, reach)
+    mask = both(mask, within)
     if drop is not None or queries.dtype not in (jnp.float32, jnp.bfloat16):
         return _plain(queries, keys, values, mask, bias, drop)
     by_block = functools.partial(_by_block, reach=reach) if _is_long(queries, keys) else None
     if queries.dtype == jnp.bfloat16 or (keys.shape[-2] != queries.shape[-2] and by_block is None):
-        return _fused(queries, keys, values, mask, bias)
+        return _by_jax(queries, keys, values, mask, bias)
     # On CPUs the plain form is faster where heads are not grouped: benchmarks/nets.py transformer.
-    return lax.platform_dependent(queries, keys, values, mask, bias, cpu=by_block or _plain, default=_fused)
+    return lax.platform_dependent(queries, keys, values, mask, bias, cpu=by_block or _plain, default=_by_jax)
 
 
 def _plain(
@@ -192,8 +199,38 @@ def _cut(array: jax.Array | None, rows: slice, columns: slice) -> jax.Array | No
     return array if array.shape[-1] == 1 else array[..., columns]
 
 
-def _fused(
-    queries: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Array | None, bias: jax.Array | None
+def _by_cudnn(
+    queries: jax.Array,
+    keys: jax.Array,
+    values: jax.Array,
+    mask: jax.Array | None,
+    within: jax.Array | None,
+    reach: Reach,
+) -> jax.Array:
+    """The same by the fused kernel of NVIDIA's cuDNN, which knows of causality and needs no mask to be told."""
+    if queries.dtype not in (jnp.float16, jnp.bfloat16):
+        hint = "nets.cast(net, compute=jnp.bfloat16) computes in such."
+        raise ShapeError("float16 or bfloat16 where cuDNN is to compute attention", f"{queries.dtype}", hint)
+    num, length, options = queries.shape[-3], keys.shape[-3], {}
+    if reach[1] == 0 and num == length:
+        before = None if reach[0] is None or reach[0] >= num - 1 else reach[0]
+        within, options = None, {"is_causal": True, "local_window_size": None if before is None else (before, 0)}
+    mask = both(mask, within)
+    mask = None if mask is None else jnp.broadcast_to(mask, (*mask.shape[:-2], num, length))
+    try:
+        return _by_jax(queries, keys, values, mask, None, implementation="cudnn", **options)
+    except RuntimeError as error:  # there is no cuDNN, or it does not know these sizes
+        wanted = "sizes that cuDNN's attention takes, and a machine that has it"
+        raise NetError(wanted, f"its refusal ({str(error).rstrip('.')})") from error
+
+
+def _by_jax(
+    queries: jax.Array,
+    keys: jax.Array,
+    values: jax.Array,
+    mask: jax.Array | None,
+    bias: jax.Array | None,
+    **options: Any,
 ) -> jax.Array:
     """The same by JAX's own function, which takes one batch axis.
 
@@ -210,7 +247,7 @@ def _fused(
             return None if array is None else array.reshape(1, *array.shape[-3:])
         return fold(jnp.broadcast_to(array, (*batch, *array.shape[-3:])))
 
-    y = jax.nn.dot_product_attention(fold(queries), fold(keys), fold(values), spread(bias), spread(mask))
+    y = jax.nn.dot_product_attention(fold(queries), fold(keys), fold(values), spread(bias), spread(mask), **options)
     return y.reshape(queries.shape)
 
 

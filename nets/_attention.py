@@ -1,6 +1,7 @@
 """Attention: each position takes a mean over others, weighted by how well they match."""
 
 import functools
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +29,7 @@ def attention(
     rope: Net | None = None,
     bias: bool = True,
     drop_rate: float = 0.0,
+    implementation: Literal["cudnn"] | None = None,
     w_init: Initializer = lecun_normal(),
     b_init: Initializer = zeros,
 ) -> Net:
@@ -56,6 +58,10 @@ def attention(
         `rotary()`.
       bias: whether the four maps have a `b`.
       drop_rate: the share of the weights that is dropped in training.
+      implementation: `"cudnn"` is the fused kernel of NVIDIA's cuDNN, which takes memory in proportion to the time and
+        not to its square. It computes in float16 or bfloat16, on such a GPU alone, drops no weights, takes no
+        `bias`, and has one derivative, in reverse mode; see `jax.nn.dot_product_attention`. By default XLA compiles
+        what there is to compute, for any device and with all derivatives.
       w_init: `w_init(key, (product of in, product of out), dtype)` makes each `w`, flattened.
       b_init: `b_init(key, shape, dtype) -> b`.
     Returns:
@@ -69,7 +75,8 @@ def attention(
       `num_kv_heads`.
     Raises:
       ShapeError: if inputs, mask, bias or cache do not fit each other or the parameters.
-      NetError: if there is a memory and also a cache, causality or a window, or a cache without causality.
+      NetError: if there is a memory and also a cache, causality or a window, or a cache without causality; or cuDNN
+        is to compute what it does not know, or is not there.
 
     >>> net = attention(2, causal=True, rope=rotary())
     >>> x = jax.random.normal(jax.random.key(1), (3, 5, 8))
@@ -79,6 +86,7 @@ def attention(
     """
     _check_sizes(num_heads, head_size, num_kv_heads, features, window)
     check_drop_rate("attention", drop_rate)
+    _check_implementation(implementation, drop_rate)
     if rope is not None and (not isinstance(rope, Net) or rope.core.has_params or rope.core.stateful):
         raise TypeError(f"attention: expected rope to be a network without parameters, got {rope!r}")
     project = functools.partial(projection, bias=bias, w_init=w_init, b_init=b_init)
@@ -115,14 +123,14 @@ def attention(
         scores = (*x.shape[:-2], num_heads, x.shape[-2], length)
         mask, bias = (fitting(*given, scores, keys.shape[-3]) for given in (("mask", mask), ("bias", bias)))
         mask, bias = closed_by(bias, mask)
-        seen = both(mask, near(places, keys.shape[-3], causal, window))
+        within = near(places, keys.shape[-3], causal, window)
         span = None if window is None else window - 1
         reach = (None, None) if cached is not None else (span, 0 if causal else span)
         y = attend_to(
-            *(queries, keys, values), mask=seen, bias=bias, reach=reach,
-            drop=drop if train and drop_rate else None,
+            *(queries, keys, values), mask=mask, within=within, bias=bias, reach=reach,
+            drop=drop if train and drop_rate else None, by_cudnn=implementation == "cudnn",
         )  # fmt: skip
-        y = zero_where_blind(y, None if mask is None else seen)
+        y = zero_where_blind(y, None if mask is None else both(mask, within))
         y = y if cached is None else jnp.where((places < length)[:, None, None], y, jnp.nan)
         y = out(y, sizes=(features or x.shape[-1],))
         return y if cached is None else (y, cached)
@@ -140,6 +148,13 @@ def _check_sizes(
             check_size("attention", name, size)
     if num_kv_heads is not None and num_heads % num_kv_heads:
         raise ValueError(f"attention: expected num_kv_heads to divide num_heads, {num_heads}, got {num_kv_heads}")
+
+
+def _check_implementation(implementation: Any, drop_rate: float) -> None:
+    if implementation not in (None, "cudnn"):
+        raise ValueError(f"attention: expected implementation to be None or 'cudnn', got {implementation!r}")
+    if implementation is not None and drop_rate:
+        raise ValueError(f"attention: expected drop_rate=0 with implementation='cudnn', got {drop_rate!r}")
 
 
 def _check_inputs(x: jax.Array, source: jax.Array) -> None:

@@ -1,6 +1,6 @@
 """The transformer: blocks of attention and of what each position does by itself."""
 
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +33,7 @@ def transformer_block(
     rope: Net | None = None,
     bias: bool = True,
     drop_rate: float = 0.0,
+    implementation: Literal["cudnn"] | None = None,
 ) -> Net:
     """Attention and a feed-forward net, each on the normed input and added to it.
 
@@ -52,6 +53,7 @@ def transformer_block(
       rope: as for `attention`.
       bias: whether the maps of attention have a `b`; those of `mlp` are its own matter.
       drop_rate: the share that is dropped in training of attention's weights and of what both add.
+      implementation: as for `attention`.
     Returns:
       A net from `[..., time, features]` to the same, which takes `mask`, `bias` and `cache` by name as
       `attention` does and with a cache returns `(y, cache)`. Its params are
@@ -78,6 +80,7 @@ def transformer_block(
         rope=rope,
         bias=bias,
         drop_rate=drop_rate,
+        implementation=implementation,
     )
 
     @define
@@ -123,6 +126,7 @@ def transformer(
     rope: Net | None = None,
     bias: bool = True,
     drop_rate: float = 0.0,
+    implementation: Literal["cudnn"] | None = None,
     remat: bool = False,
 ) -> Net:
     """Token ids to the logits of the next ones, or, without causality, to what the head says of each.
@@ -152,6 +156,7 @@ def transformer(
       rope: as for `attention`.
       bias: as for `transformer_block`.
       drop_rate: as for `transformer_block`; also of the first vectors.
+      implementation: as for `attention`.
       remat: as for `repeat`.
     Returns:
       A net from integers `[..., time]` to `[..., time, vocab_size]` with params `{"tokens", "positions", "blocks",
@@ -189,6 +194,7 @@ def transformer(
         rope=rope,
         bias=bias,
         drop_rate=drop_rate,
+        implementation=implementation,
     )
 
     @define

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import re
 from typing import Any
 
 import flax.linen as nn
@@ -416,6 +417,64 @@ def test_block_by_block_it_is_the_same_with_two_derivatives(kv_heads, reach, loo
 
     found, expected = all_of(functools.partial(_attend._by_block, reach=(before, after))), all_of(_attend._plain)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-5), found, expected)
+
+
+HALF = jnp.ones((2, 16, 32), jnp.bfloat16)
+SEEN = {"mask": jnp.ones((2, 1, 1, 16), bool)}
+CUDNN = {
+    "all": ({}, {}, "fmhaSoftmax", "NO_MASK"),
+    "causal": ({"causal": True}, {}, "fmhaSoftmax", "CAUSAL"),
+    "causal window": ({"causal": True, "window": 3}, {}, "fmhaSoftmax", "CAUSAL"),
+    "window": ({"window": 3}, {}, "fmhaScaleBiasSoftmax", "NO_MASK"),
+    "fewer heads": ({"num_kv_heads": 2}, {}, "fmhaSoftmax", "NO_MASK"),
+    "mask": ({"causal": True}, SEEN, "fmhaScaleBiasSoftmax", "CAUSAL"),
+    "cache": ({"causal": True}, {"cache": 32}, "fmhaScaleBiasSoftmax", "NO_MASK"),
+}
+
+
+@pytest.mark.parametrize("name", CUDNN)
+def test_cudnn_is_asked_for_its_fused_kernel_forward_and_backward(name: str, monkeypatch: Any):
+    options, given, kernel, mask = CUDNN[name]
+    monkeypatch.setattr("jax._src.cudnn.fused_attention_stablehlo.check_cudnn_version", lambda: 91500)
+    net = nets.attention(4, implementation="cudnn", **options)
+    params = nets.attention(4, **options).init(KEY, HALF)
+
+    def loss(params: Any) -> jax.Array:
+        return jnp.sum(jax.tree.leaves(net.apply(params, HALF, **given))[0].astype(jnp.float32))
+
+    halves = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)
+    text = jax.jit(jax.grad(loss)).trace(halves).lower(lowering_platforms=("cuda",)).as_text()
+    assert sorted(set(re.findall(r"__cudnn\$(\w+)", text))) == [kernel, f"{kernel}Backward"]
+    assert set(re.findall(r"mask_type\W+(\w+?)\W", text.replace("\\22", '"'))) == {mask}
+    length = {"causal window": "3"}.get(name, "0")
+    assert set(re.findall(r"sliding_window_length\W+(\d+)", text.replace("\\22", '"'))) == {length}
+
+
+def test_what_cudnn_refuses_is_said_with_its_reason_and_the_path(monkeypatch: Any):
+    monkeypatch.setattr("jax._src.cudnn.fused_attention_stablehlo.check_cudnn_version", lambda: 91500)
+    net = nets.serial(nets.attention(16, implementation="cudnn"))
+    with pytest.raises(nets.NetError, match=r"got its refusal \(The head dim must be .*, but got 2\)\.") as caught:
+        net.init(KEY, HALF)
+    assert caught.value.path == ("attention",)
+
+
+@pytest.mark.skipif(jax.default_backend() != "gpu", reason="cuDNN runs on GPUs of NVIDIA")
+@pytest.mark.parametrize("name", CUDNN)
+def test_cudnn_gives_what_the_plain_form_gives(name: str):
+    options, given, *_ = CUDNN[name]
+    x = jax.random.normal(KEY, HALF.shape, jnp.bfloat16)
+    found, expected = [], []
+    ways: Any = ((None, expected), ("cudnn", found))
+    for implementation, into in ways:
+        net = nets.cast(nets.attention(4, implementation=implementation, **options), compute=jnp.bfloat16)
+        params = nets.attention(4, **options).init(KEY, HALF)
+
+        def loss(params: Any, x: jax.Array, net: Any = net) -> jax.Array:
+            return jnp.sum(jnp.sin(jax.tree.leaves(net.apply(params, x, **given))[0].astype(jnp.float32)))
+
+        into += jax.tree.leaves(jax.jit(jax.value_and_grad(loss, (0, 1)))(params, x))
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(np.float32(a), np.float32(b), atol=0.05 * float(np.abs(np.float32(b)).max()))
 
 
 def qkv(heads: int, kv_heads: int) -> tuple[jax.Array, jax.Array, jax.Array]:

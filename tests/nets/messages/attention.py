@@ -16,6 +16,7 @@ x, memory = zeros(2, 5, 6), zeros(2, 7, 4)
 ids: Any = np.zeros((2, 5), np.int32)
 wrong: Any = 4.5
 plain, causal, local = nets.attention(2), nets.attention(2, causal=True), nets.attention(2, window=2)
+fused = nets.attention(2, implementation="cudnn")
 grouped = nets.attention(4, num_kv_heads=2, head_size=3)
 gpt = nets.transformer(7, 6, num_layers=2, num_heads=2, max_length=8)
 free = nets.transformer(7, 6, num_layers=2, num_heads=2)
@@ -96,6 +97,27 @@ ERRORS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         lambda: nets.attention(2, drop_rate=1.0),
         ValueError,
         "attention: expected drop_rate, the share that is dropped, in [0, 1), got 1.0",
+    ),
+    "attention, implementation": (
+        lambda: nets.attention(2, implementation=wrong),
+        ValueError,
+        "attention: expected implementation to be None or 'cudnn', got 4.5",
+    ),
+    "attention, cuDNN and drop_rate": (
+        lambda: nets.transformer_block(2, drop_rate=0.1, implementation="cudnn"),
+        ValueError,
+        "attention: expected drop_rate=0 with implementation='cudnn', got 0.1",
+    ),
+    "attention, cuDNN and float32": (
+        lambda: fused.apply(made(plain, x), x),
+        ShapeError,
+        "attention(2, implementation='cudnn'): expected float16 or bfloat16 where cuDNN is to compute attention, got "
+        "float32. nets.cast(net, compute=jnp.bfloat16) computes in such.",
+    ),
+    "attention, cuDNN and a bias": (
+        lambda: fused.apply(made(plain, x), x, bias=zeros(5, 5)),
+        NetError,
+        "attention(2, implementation='cudnn'): expected no bias where cuDNN is to compute attention, got one.",
     ),
     "attention, rope with parameters": (
         lambda: nets.attention(2, rope=nets.linear(3)),
