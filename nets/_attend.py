@@ -208,17 +208,18 @@ def _by_cudnn(
     reach: Reach,
 ) -> jax.Array:
     """The same by the fused kernel of NVIDIA's cuDNN, which knows of causality and needs no mask to be told."""
-    if queries.dtype not in (jnp.float16, jnp.bfloat16):
-        hint = "nets.cast(net, compute=jnp.bfloat16) computes in such."
-        raise ShapeError("float16 or bfloat16 where cuDNN is to compute attention", f"{queries.dtype}", hint)
+    dtype = queries.dtype if queries.dtype in (jnp.float16, jnp.bfloat16) else jnp.bfloat16
     num, length, options = queries.shape[-3], keys.shape[-3], {}
-    if reach[1] == 0 and num == length:
+    if reach[1] == 0 and num == length and num > 1:
         before = None if reach[0] is None or reach[0] >= num - 1 else reach[0]
-        within, options = None, {"is_causal": True, "local_window_size": None if before is None else (before, 0)}
+        options["is_causal"] = True
+        if before is None or mask is None:  # older versions take no mask beside a window
+            within, options["local_window_size"] = None, None if before is None else (before, 0)
     mask = both(mask, within)
     mask = None if mask is None else jnp.broadcast_to(mask, (*mask.shape[:-2], num, length))
+    arrays = (array.astype(dtype) for array in (queries, keys, values))
     try:
-        return _by_jax(queries, keys, values, mask, None, implementation="cudnn", **options)
+        return _by_jax(*arrays, mask, None, implementation="cudnn", **options).astype(queries.dtype)
     except RuntimeError as error:  # there is no cuDNN, or it does not know these sizes
         wanted = "sizes that cuDNN's attention takes, and a machine that has it"
         raise NetError(wanted, f"its refusal ({str(error).rstrip('.')})") from error

@@ -58,10 +58,13 @@ def attention(
         `rotary()`.
       bias: whether the four maps have a `b`.
       drop_rate: the share of the weights that is dropped in training.
-      implementation: `"cudnn"` is the fused kernel of NVIDIA's cuDNN, which takes memory in proportion to the time and
-        not to its square. It computes in float16 or bfloat16, on such a GPU alone, drops no weights, takes no
-        `bias`, and has one derivative, in reverse mode; see `jax.nn.dot_product_attention`. By default XLA compiles
-        what there is to compute, for any device and with all derivatives.
+      implementation: `"cudnn"` is the fused kernel of NVIDIA's cuDNN, which keeps no scores: its memory grows with the
+        time and not with its square, but for a mask, a cache, or a window without causality. It runs on such a GPU
+        alone, in bfloat16 unless queries are float16, with heads of a multiple of 8 features and, to be trained with
+        one of those three, even times and lengths; it drops no weights, takes no `bias`, and has one derivative, in
+        reverse mode. `vmap` and meshes of explicit axes go as far as `jax.nn.dot_product_attention` does with it:
+        what is mapped over is to be in front of all inputs. By default XLA compiles what there is to compute, for
+        any device and with all derivatives and transforms.
       w_init: `w_init(key, (product of in, product of out), dtype)` makes each `w`, flattened.
       b_init: `b_init(key, shape, dtype) -> b`.
     Returns:
@@ -76,7 +79,7 @@ def attention(
     Raises:
       ShapeError: if inputs, mask, bias or cache do not fit each other or the parameters.
       NetError: if there is a memory and also a cache, causality or a window, or a cache without causality; or cuDNN
-        is to compute what it does not know, or is not there.
+        is to compute and is not there, or does not know the sizes.
 
     >>> net = attention(2, causal=True, rope=rotary())
     >>> x = jax.random.normal(jax.random.key(1), (3, 5, 8))

@@ -428,6 +428,7 @@ CUDNN = {
     "window": ({"window": 3}, {}, "fmhaScaleBiasSoftmax", "NO_MASK"),
     "fewer heads": ({"num_kv_heads": 2}, {}, "fmhaSoftmax", "NO_MASK"),
     "mask": ({"causal": True}, SEEN, "fmhaScaleBiasSoftmax", "CAUSAL"),
+    "mask and causal window": ({"causal": True, "window": 3}, SEEN, "fmhaScaleBiasSoftmax", "CAUSAL"),
     "cache": ({"causal": True}, {"cache": 32}, "fmhaScaleBiasSoftmax", "NO_MASK"),
 }
 
@@ -458,6 +459,17 @@ def test_what_cudnn_refuses_is_said_with_its_reason_and_the_path(monkeypatch: An
     assert caught.value.path == ("attention",)
 
 
+@pytest.mark.parametrize("compute", ["bfloat16", "float16", "float32"])
+def test_a_transformer_by_cudnn_is_initialised_and_run_in_any_precision(compute: str, monkeypatch: Any):
+    monkeypatch.setattr("jax._src.cudnn.fused_attention_stablehlo.check_cudnn_version", lambda: 91500)
+    ids = jnp.zeros((2, 16), int)
+    net = nets.cast(nets.transformer(11, 32, num_layers=2, num_heads=4, implementation="cudnn"), compute=compute)
+    lowered = jax.jit(net.apply).trace(net.init(KEY, ids), ids).lower(lowering_platforms=("cuda",))
+    (kernel,) = re.findall(r"custom_call @__cudnn.*?-> \(?tensor<([^>]+)>", lowered.as_text())
+    assert kernel.endswith("f16" if compute == "float16" else "bf16")
+    assert (lowered.out_info.shape, lowered.out_info.dtype) == ((2, 16, 11), compute)
+
+
 @pytest.mark.skipif(jax.default_backend() != "gpu", reason="cuDNN runs on GPUs of NVIDIA")
 @pytest.mark.parametrize("name", CUDNN)
 def test_cudnn_gives_what_the_plain_form_gives(name: str):
@@ -466,8 +478,8 @@ def test_cudnn_gives_what_the_plain_form_gives(name: str):
     found, expected = [], []
     ways: Any = ((None, expected), ("cudnn", found))
     for implementation, into in ways:
-        net = nets.cast(nets.attention(4, implementation=implementation, **options), compute=jnp.bfloat16)
-        params = nets.attention(4, **options).init(KEY, HALF)
+        net = nets.cast(nets.attention(4, bias=False, implementation=implementation, **options), compute=jnp.bfloat16)
+        params = net.init(KEY, x)
 
         def loss(params: Any, x: jax.Array, net: Any = net) -> jax.Array:
             return jnp.sum(jnp.sin(jax.tree.leaves(net.apply(params, x, **given))[0].astype(jnp.float32)))

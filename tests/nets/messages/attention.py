@@ -108,12 +108,6 @@ ERRORS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         ValueError,
         "attention: expected drop_rate=0 with implementation='cudnn', got 0.1",
     ),
-    "attention, cuDNN and float32": (
-        lambda: fused.apply(made(plain, x), x),
-        ShapeError,
-        "attention(2, implementation='cudnn'): expected float16 or bfloat16 where cuDNN is to compute attention, got "
-        "float32. nets.cast(net, compute=jnp.bfloat16) computes in such.",
-    ),
     "attention, cuDNN and a bias": (
         lambda: fused.apply(made(plain, x), x, bias=zeros(5, 5)),
         NetError,
