@@ -96,7 +96,12 @@ FORWARD = sum(i * o for i, o in itertools.pairwise(SIZES))  # multiplications, o
     "renga",
     num_rounds=15,
     promises=[
-        Promise("renga", ("Haiku", "Flax linen", "Equinox"), 1),
+        Promise(
+            "renga",
+            ("Haiku", "Flax linen", "Equinox"),
+            1,
+            "It compiles to the very program that Haiku, Flax and plain JAX compile to: what differs is noise.",
+        ),
         Promise("renga, compiler_options", ("torch, eager", "torch, compiled"), 0.5),
     ],
     work=Work(flops=BATCH * (6 * FORWARD - 2 * SIZES[0] * SIZES[1])),
