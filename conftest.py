@@ -2,7 +2,6 @@
 
 import gc
 import os
-import tempfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,13 +15,6 @@ os.environ.setdefault("JAX_ENABLE_COMPILATION_CACHE", "false")  # of the program
 if jax.__version_info__ < (0, 11):  # XLA dies of flags that it does not know, and another version may not know these
     QUICKLY = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICKLY}"  # read when JAX makes its first array
-
-# A program is compiled once a process, whichever tests ask for it. JAX writes in place, so no two share a folder.
-PROGRAMS = tempfile.TemporaryDirectory(prefix="renga-tests-")
-jax.config.update("jax_enable_compilation_cache", True)
-jax.config.update("jax_compilation_cache_dir", PROGRAMS.name)
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 def pytest_collection_finish() -> None:
