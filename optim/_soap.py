@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
+from .._lapack import in_turn
 from ._link import check_count, check_not_negative, check_positive, check_share, link
 from ._trees import root, square, wide
 
@@ -134,6 +135,10 @@ def soap(
     return optax.chain(rotated, decay, optax.scale_by_learning_rate(learning_rate))
 
 
+_eigenvectors = in_turn(lambda matrix: jnp.linalg.eigh(matrix)[1])
+_orthonormal = in_turn(lambda matrix: jnp.linalg.qr(matrix)[0])
+
+
 class _Moved(NamedTuple):
     """An update of a parameter, and what is kept of it."""
 
@@ -171,7 +176,7 @@ def _refreshed(
     """The bases of the next step, and the squares in their order: 0 makes them, 1 refreshes them, 2 leaves them."""
 
     def made() -> tuple[jax.Array, tuple[jax.Array, ...]]:
-        return second, tuple(jnp.linalg.eigh(factor)[1][:, ::-1] for factor in factors)
+        return second, tuple(_eigenvectors(factor)[:, ::-1] for factor in factors)
 
     def refreshed() -> tuple[jax.Array, tuple[jax.Array, ...]]:
         ordered, found = second, []
@@ -179,7 +184,7 @@ def _refreshed(
             powers = factor @ basis
             order = jnp.argsort(-jnp.sum(basis * powers, 0))
             ordered = jnp.take(ordered, order, axis)
-            found.append(jnp.linalg.qr(powers[:, order])[0])
+            found.append(_orthonormal(powers[:, order]))
         return ordered, tuple(found)
 
     if not bases:

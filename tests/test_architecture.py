@@ -18,9 +18,28 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = {"nets": nets, "optim": optim, "training": training}
 ALLOWED = {  # what each folder may import, beside the standard library and its own files
     "renga": {"jax", "numpy", "renga.nets", "renga.optim", "renga.training"},
-    "nets": {"jax", "matplotlib", "numpy", "rich", "renga._call", "renga._names", "renga._patterns", "renga._programs"},
+    "nets": {
+        "jax",
+        "matplotlib",
+        "numpy",
+        "rich",
+        "renga._call",
+        "renga._lapack",
+        "renga._names",
+        "renga._patterns",
+        "renga._programs",
+    },
     "nets/convert": {"jax", "numpy", "safetensors", "renga._patterns"},
-    "optim": {"jax", "numpy", "optax", "renga._call", "renga._names", "renga._patterns", "renga._programs"},
+    "optim": {
+        "jax",
+        "numpy",
+        "optax",
+        "renga._call",
+        "renga._lapack",
+        "renga._names",
+        "renga._patterns",
+        "renga._programs",
+    },
     "training": {
         "dp_accounting",
         "jax",
@@ -29,6 +48,7 @@ ALLOWED = {  # what each folder may import, beside the standard library and its 
         "orbax",
         "rich",
         "renga._call",
+        "renga._lapack",
         "renga._patterns",
         "renga._programs",
         "renga.nets",

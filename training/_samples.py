@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from .._lapack import after
 from ._checks import check_count
 
 
@@ -135,7 +136,8 @@ def frechet_distance(first: jax.Array, second: jax.Array) -> jax.Array:
     """
     _check_features("frechet_distance", first, second)
     _check_two("frechet_distance", first, second)
-    (mean1, root1), (mean2, root2) = (_moments(x) for x in (first, second))
+    mean1, root1 = _moments(first)
+    mean2, root2 = _moments(after(second, root1))
     # With covariances R'R, the trace of the root of their product is the sum of the singular values of R1 R2'. That
     # takes no roots of eigenvalues that rounding leaves near zero.
     cross = jnp.linalg.svd(jnp.matmul(root1, root2.T, precision="highest"), compute_uv=False)
