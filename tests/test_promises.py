@@ -78,7 +78,7 @@ def test_consensus_and_symplectic_adjustment_alone_find_all_modes_of_the_ring(tm
 
 
 @pytest.mark.long
-def test_consensus_alone_is_spread_over_all_of_the_grid(tmp_path):
+def test_consensus_alone_is_spread_over_all_of_the_grid_on_every_seed(tmp_path):
     assert main(["train", "gan_grid", "--out", str(tmp_path / "run")]) == 0
     distances: dict[str, list[float]] = {}
     with (tmp_path / "run" / "scores.csv").open(encoding="utf-8", newline="") as table:
@@ -86,7 +86,7 @@ def test_consensus_alone_is_spread_over_all_of_the_grid(tmp_path):
             distances.setdefault(row["method"], []).append(float(row["sliced_wasserstein"]))
     assert max(distances.pop("consensus")) < 0.8
     assert len(distances) == 8
-    assert min(min(each) for each in distances.values()) > 0.9
+    assert min(max(each) for each in distances.values()) > 1.5
 
 
 def scores(directory, inner_step: int) -> list[float]:
