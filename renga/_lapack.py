@@ -27,7 +27,9 @@ def in_turn(fn: Callable[..., Any]) -> Callable[..., Any]:
 
     @alone.def_vmap
     def _(axis_size: int, batched: list, *args: Any) -> tuple[Any, Any]:
-        axes = [0 if each else None for each in batched]
+        mapped = [arg for each, arg in zip(batched, args, strict=True) if each]
+        spread = any(jax.typeof(arg).sharding.spec[0] is not None for arg in mapped)
+        at_once = jax.vmap(fn, [0 if each else None for each in batched], axis_size=axis_size)
 
         def one_by_one(*args: Any) -> Any:
             def one(mapped: list) -> Any:
@@ -36,9 +38,6 @@ def in_turn(fn: Callable[..., Any]) -> Callable[..., Any]:
 
             return lax.map(one, [arg for each, arg in zip(batched, args, strict=True) if each])
 
-        at_once = jax.vmap(fn, axes, axis_size=axis_size)
-        mapped = [arg for each, arg in zip(batched, args, strict=True) if each]
-        spread = any(jax.typeof(arg).sharding.spec[0] is not None for arg in mapped)
         out = at_once(*args) if spread else lax.platform_dependent(*args, cpu=one_by_one, default=at_once)
         return out, jax.tree.map(lambda _: True, out)
 
@@ -46,10 +45,12 @@ def in_turn(fn: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def after(x: jax.Array, other: jax.Array) -> jax.Array:
-    """The numbers `x`, not before `other` is there: the one way to keep two calls apart that have derivatives.
+    """The numbers `x`, not before `other` is there: it keeps apart two factorizations that have derivatives.
 
     Args:
-      x: real numbers, of any shape.
-      other: as `x`; all of `x` is NaN where its first number is.
+      x: floats, of any shape.
+      other: floats, of any shape.
+    Returns:
+      `x`; NaN in its place if the first number of `other` is.
     """
     return jnp.where(jnp.isnan(other.ravel()[0]), jnp.nan, x)

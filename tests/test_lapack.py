@@ -1,5 +1,6 @@
 """Batches of factorizations: what one program may hold of them, on which backend."""
 
+import functools
 import itertools
 import re
 import subprocess
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from renga import nets, optim
+from renga import nets, optim, training
 from renga._lapack import after, in_turn
 
 KEYS = jax.random.split(jax.random.key(0), 3)
@@ -81,12 +82,24 @@ def test_batches_in_turn_are_those_at_once_whichever_arguments_have_them(outer, 
     jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, atol=1e-5), found, known)
 
 
-def test_batches_spread_over_devices_under_explicit_axes_stay_spread():
+@pytest.mark.parametrize("spec", [jax.P("members"), jax.P(None, "members"), jax.P("members", None)])
+def test_batches_spread_over_devices_under_explicit_axes_stay_spread(spec):
     mesh = jax.make_mesh((1,), ("members",), axis_types=(jax.sharding.AxisType.Explicit,))
     with jax.set_mesh(mesh):
-        keys = jax.device_put(KEYS, jax.P("members"))
-        drawn = jax.jit(jax.vmap(lambda key: nets.orthogonal()(key, (4, 4))))(keys)
-        assert jax.typeof(drawn).sharding.spec == jax.P("members", None, None)
+        keys = jax.device_put(jax.random.split(KEYS[0], (2, 3)[: len(spec)]), spec)
+        draw = functools.reduce(lambda fn, _: jax.vmap(fn), spec, lambda key: nets.orthogonal()(key, (4, 4)))
+        assert jax.typeof(jax.jit(draw)(keys)).sharding.spec == jax.P(*spec, None, None)
+
+
+def test_the_distance_of_frechet_factorizes_one_set_after_the_other():
+    x = jax.random.normal(jax.random.key(0), (2, 6, 3))
+    program, waits, later = jax.make_jaxpr(training.frechet_distance)(*x).jaxpr, [], set()
+    for eqn in program.eqns:
+        follows = any(id(place) in later for place in eqn.invars)
+        factorizes = eqn.params.get("name") == "qr"
+        waits += [follows] * factorizes
+        later |= {id(place) for place in eqn.outvars} if follows or factorizes else set()
+    assert waits == [False, True]
 
 
 def test_what_waits_for_another_is_itself_and_passes_derivatives():

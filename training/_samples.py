@@ -136,6 +136,7 @@ def frechet_distance(first: jax.Array, second: jax.Array) -> jax.Array:
     """
     _check_features("frechet_distance", first, second)
     _check_two("frechet_distance", first, second)
+    first, second = (x.astype(jnp.promote_types(x.dtype, jnp.float32)) for x in (first, second))
     mean1, root1 = _moments(first)
     mean2, root2 = _moments(after(second, root1))
     # With covariances R'R, the trace of the root of their product is the sum of the singular values of R1 R2'. That
@@ -146,7 +147,6 @@ def frechet_distance(first: jax.Array, second: jax.Array) -> jax.Array:
 
 def _moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The mean, and a root `R` of the covariance `R'R`."""
-    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     mean = x.mean(0)
     return mean, jnp.linalg.qr((x - mean) / (len(x) - 1) ** 0.5, mode="r")
 
